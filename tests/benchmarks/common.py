@@ -1,0 +1,40 @@
+"""What the benchmarks share: two things timed in turn in one run, compared by their medians.
+
+The machines are noisy, so a time alone says little; a ratio of two medians from alternating runs says much more.
+"""
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+
+def seconds(f: Callable) -> float:
+    "Wall time of one call of `f`."
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def paired(
+    a: Callable,  # Timed first in each pair
+    b: Callable,  # Timed second: the peer that `a` is compared with
+    n: int = 5,  # Number of pairs, after one pair that is not counted
+) -> tuple[float, float, float]:
+    "Median seconds of `a`, of `b`, and median(a) / median(b), from `n` alternating runs."
+    a(), b()
+    times = [(seconds(a), seconds(b)) for _ in range(n)]
+    ma, mb = (statistics.median(t) for t in zip(*times))
+    return ma, mb, ma / mb
+
+
+def table(headers: list[str], rows: list[list]) -> str:
+    "A markdown table."
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def machine() -> str:
+    "One line about this machine, for the head of a table."
+    import torch
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {gpu}"
