@@ -43,7 +43,7 @@ export: $(VENV)/.installed-dev
 
 # make lessons run every lesson and store its output, pictures included
 lessons: $(VENV)/.installed-dev
-	$(BIN)/nbdev-test nbs/lessons --save --n-workers 1
+	PYTHONWARNINGS=ignore $(BIN)/nbdev-test nbs/lessons --save --n-workers 1
 	$(BIN)/nbdev-clean
 
 # make bench  the benchmarks: each prints a table
