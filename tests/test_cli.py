@@ -8,8 +8,8 @@ import pytest
 COMMAND = Path(sys.executable).parent/"fastcourse"
 
 
-def fastcourse(*argv, cwd=None):
-    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300)
+def fastcourse(*argv, cwd=None, **kw):
+    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300, **kw)
 
 
 def test_help_and_version():
@@ -27,9 +27,16 @@ def test_help_and_version():
     (["scenes", "--size", "3"], "32 pixels"),
     (["scenes", "--dest", "file/set"], "file/set"),
     (["tour", "--dest", "file/tour"], "choose another folder"),
+    (["lm"], "no command 'lm'"),
+    (["lm", "fly"], "no command 'lm fly'"),
+    (["lm", "train", "nowhere.csv"], "nowhere.csv"),
+    (["lm", "train", "numbers.csv", "--text-col", "txt"], "text"),
+    (["lm", "train", "numbers.csv", "--epochs", "0"], "one epoch or more"),
+    (["lm", "generate", "nowhere", "one,"], "nowhere"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, word):
     (tmp_path/"file").write_text("in the way")
+    (tmp_path/"numbers.csv").write_text("text\n" + "one two three\n"*20)
     r = fastcourse(*argv, cwd=tmp_path)
     assert r.returncode == 2
     assert r.stderr.count("\n") == 1 and r.stderr.startswith("fastcourse: ") and word in r.stderr
@@ -39,3 +46,24 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, word):
 def test_a_reader_that_stops_early_is_no_error():
     r = subprocess.run(f"{COMMAND} --help | head -n 1", shell=True, capture_output=True, text=True)
     assert r.stdout.startswith("usage") and "Traceback" not in r.stderr
+
+
+def test_a_language_model_from_a_csv_file_to_words(tmp_path):
+    from fastcourse.data import human_numbers
+    human_numbers(200).to_csv(tmp_path/"numbers.csv", index=False)
+    r = fastcourse("lm", "train", "numbers.csv", "-o", "model", "--epochs", 3, "--seed", 1, "--bs", 8, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    assert "\r" not in r.stdout and len(r.stdout.splitlines()) < 12
+    assert not list((tmp_path/"model").glob("*.pkl"))
+    whole = fastcourse("lm", "generate", "model", "one, two,", "-n", 20, "--temperature", 0, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.startswith("one , two , three , four , five")
+    piped = fastcourse("lm", "generate", "model", "-n", "20", "--temperature", "0", "--stream", cwd=tmp_path, input="one, two,")
+    assert piped.returncode == 0, piped.stderr
+    assert whole.stdout.split()[4:] == piped.stdout.split()
+    drawn = [fastcourse("lm", "generate", "model", "one, two,", "-n", 5, "--top-k", 5, "--seed", 3, cwd=tmp_path).stdout for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    note = fastcourse("lm", "generate", "model", "one, zebra,", "-n", 2, cwd=tmp_path)
+    assert note.returncode == 0 and "zebra" in note.stderr and note.stderr.count("\n") == 1
+    none = fastcourse("lm", "generate", "model", "-n", "2", cwd=tmp_path, input="")
+    assert none.returncode == 2 and none.stderr.count("\n") == 1
