@@ -5,14 +5,21 @@
 # %% auto #0
 __all__ = ['InputError', 'is_terminal', 'progress', 'plain_bars', 'wilson_interval']
 
-# %% ../nbs/00_core.ipynb #943bbb49
-import sys, time
+# %% ../nbs/00_core.ipynb #f2cfb5b2
+import math, numbers, sys, time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 # %% ../nbs/00_core.ipynb #83e54775
 class InputError(ValueError):
     "Bad input: the message is one sentence that names the value and the way out."
+
+# %% ../nbs/00_core.ipynb #4645c39f
+def _whole(name:str, value, least:int=1, most:float=math.inf, why:str='') -> None:
+    "Refuse what is no whole number, or lies outside `least` to `most`; `why` explains the upper end."
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        span = f"{least} or more" if most == math.inf else f"{least} to {most}{why}"
+        raise InputError(f"{name}={value!r} must be a whole number, {span}.")
 
 # %% ../nbs/00_core.ipynb #51da6d3e
 _T = TypeVar('_T')

@@ -7,14 +7,14 @@ __all__ = ['published', 'Sample', 'cubic', 'bent_line', 'pure_noise', 'overparam
            'letters', 'ab_cC', 'number_words', 'hello', 'greetings', 'next_token_pairs', 'vocabulary', 'codes',
            'one_hot', 'human_numbers', 'iris', 'Digits', 'digits37', 'mnist37']
 
-# %% ../nbs/00_data.ipynb #b9bc055c
+# %% ../nbs/00_data.ipynb #6f84118e
 import io, json, re, tarfile
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
-from .core import InputError
+from .core import InputError, _whole
 
 # %% ../nbs/00_data.ipynb #02240e22
 def published(
@@ -37,12 +37,7 @@ class Sample(NamedTuple):
     y: 'torch.Tensor'
     truth: 'torch.Tensor'
 
-# %% ../nbs/00_data.ipynb #4954cc03
-def _whole(name, value, least=1):
-    "Refuse what is no whole number or is smaller than `least`."
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number, {least} or more.")
-
+# %% ../nbs/00_data.ipynb #43fe4dc9
 def _draws(n, seed):
     "torch and a generator of its own, so that the global random state stays where it was."
     _whole('n', n)

@@ -6,19 +6,14 @@
 __all__ = ['SteepSigmoid', 'Bump', 'mlp', 'set_weights', 'staircase', 'staircase_errors', 'bumps_as_sigmoids', 'SeqNet', 'cut',
            'lstm_shapes']
 
-# %% ../nbs/01_nets.ipynb #6f691cfa
+# %% ../nbs/01_nets.ipynb #1865cf54
 import math
 from collections.abc import Callable, Iterable
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from .core import InputError
+from .core import InputError, _whole
 
-# %% ../nbs/01_nets.ipynb #8324b36c
-def _whole(name, value, least=1):
-    "Refuse what is no whole number or is smaller than `least`."
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number, {least} or more.")
-
+# %% ../nbs/01_nets.ipynb #ab2e4a04
 def _slope(value) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InputError(f"slope={value!r} must be a number above 0.")
