@@ -751,7 +751,7 @@ def _sgd(p, lr) -> Callable: return lambda: p.add_(p.grad, alpha=-lr)
 _STEPS = {'adam':_adam, 'sgd':_sgd}
 _OPTIMIZERS = {'adam':torch.optim.Adam, 'sgd':torch.optim.SGD}
 
-# %% ../nbs/04_replicas.ipynb #8e30ead0
+# %% ../nbs/04_replicas.ipynb #4e1c98da
 class _Stack:
     """R models of one kind as one: `gradients` gives their losses and gradients, `fit` trains them.
 
@@ -874,12 +874,15 @@ class _Stack:
         return losses
 
     def check(self, grads:dict):
-        "Raise where the gradients of the last start are not `grads`, those that it has alone."
+        "Raise where the gradients of the last start are not `grads`, those that it has alone. `same`: they have the same bits."
         self.gradients()
+        self.same = True
         size = max((g.nan_to_num(0, 0, 0).abs().max().item() for g in grads.values() if g is not None), default=0)
         for k,want in grads.items():
             got = self.grads[k][-1]
-            if not _close(got, torch.zeros_like(got) if want is None else want, size):
+            if want is None: want = torch.zeros_like(got)
+            self.same = self.same and _equal(got, want)
+            if not _close(got, want, size):
                 raise _Unbatchable(f"the gradient of {k} in the stack is not that of a start alone")
 
     @torch.no_grad()
@@ -1049,7 +1052,7 @@ def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
         warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
     return models, states
 
-# %% ../nbs/04_replicas.ipynb #cd81e2fe
+# %% ../nbs/04_replicas.ipynb #0fe797fc
 def _stack(models, x, y, loss_func, first, busy) -> _Stack:
     "The models as one, checked against the last of them alone; with distinct rows only, where that works."
     rows = _distinct(x, y)
@@ -1074,29 +1077,34 @@ def _threads(n):
     try: yield
     finally: torch.set_num_threads(before)
 
-# With more bytes than this in its layers, one start alone keeps a processor busy (measured on CPUs).
-_ENOUGH = 2**21
+# Measured on CPUs. With more bytes than _ENOUGH in its layers, one start alone keeps a processor busy. A stack with
+# fewer than _SMALL does not even keep one thread busy: threads would only wait for each other.
+_ENOUGH, _SMALL = 2**21, 2**23
 _BUSY = "one start alone keeps the processor busy"
+
+def _stacks(models, x, y, loss_func, first, size, busy) -> list[_Stack]:
+    "The models in stacks of `size`; `first` is the first step of the last of them."
+    stacks = []
+    for i in reversed(range(0, len(models), size)):
+        part = models[i:i+size]
+        if stacks: first = _first_step(part[-1], x, y, loss_func)
+        stacks.insert(0, _stack(part, x, y, loss_func, first, busy))
+    return stacks
 
 def _fit(models, x, y, loss_func, epochs, lr, opt) -> tuple[np.ndarray|None, str]:
     "Train the models in as few stacks as fit into memory: losses (n, epochs) and ''; or None and why it cannot be."
-    n, first, cpu = len(models), _first_step(models[-1], x, y, loss_func), x.device.type == 'cpu'
-    recurrent = any(isinstance(m, nn.RNNBase) for m in models[0].modules())
+    n, first, cpu, usual = len(models), _first_step(models[-1], x, y, loss_func), x.device.type == 'cpu', torch.get_num_threads()
     if first.why: return None, first.why
-    size, stacks = max(1, (2**27 if cpu else 2**32)//first.bytes), []
-    # The steps of a series are too small to share: threads would only wait for each other. Elsewhere the number of threads
-    # stays, since torch may round differently with another one.
-    with _threads(1 if recurrent else torch.get_num_threads()):
-        try:
-            # The last part first: `first` belongs to it. All are checked before one is trained.
-            for i in reversed(range(0, n, size)):
-                part = models[i:i+size]
-                if stacks: first = _first_step(part[-1], x, y, loss_func)
-                busy = cpu and first.bytes > _ENOUGH and not recurrent
-                stacks.insert(0, _stack(part, x, y, loss_func, first, busy))
-        except _Unbatchable as e: return None, str(e)
-        losses = [o.fit(epochs, lr, opt, f'starts {k*size+1} to {k*size+o.R} of {n}') for k,o in enumerate(stacks)]
-    return torch.cat(losses).cpu().numpy(), ''
+    recurrent = any(isinstance(m, nn.RNNBase) for m in models[0].modules())
+    size, busy = max(1, (2**27 if cpu else 2**32)//first.bytes), cpu and first.bytes > _ENOUGH and not recurrent
+    # Torch may round differently with another number of threads; then the usual one it must be.
+    for threads in sorted({1 if recurrent or min(n, size)*first.bytes < _SMALL else usual, usual}):
+        with _threads(threads):
+            try: stacks = _stacks(models, x, y, loss_func, first, size, busy)
+            except _Unbatchable as e: return None, str(e)
+            if threads < usual and not recurrent and not all(o.same for o in stacks): continue
+            losses = [o.fit(epochs, lr, opt, f'starts {k*size+1} to {k*size+o.R} of {n}') for k,o in enumerate(stacks)]
+            return torch.cat(losses).cpu().numpy(), ''
 
 # %% ../nbs/04_replicas.ipynb #22cd8d99
 def train_replicas(
@@ -1143,7 +1151,7 @@ def train_replicas(
         warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.", stacklevel=2)
     return res
 
-# %% ../nbs/04_replicas.ipynb #a37f77c9
+# %% ../nbs/04_replicas.ipynb #5f9211de
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -1158,7 +1166,7 @@ def compare_replicas(
     `best` and `median` are of the last losses; `replicas` is what `train_replicas` gives. The other arguments are those
     of `train_replicas`. Raises `InputError` for bad input, too. Rows 3.7, 4.1 and 4.2."""
     if not isinstance(settings, dict) or not settings:
-        raise InputError(f"settings is {settings!r}; give a dict of labels and functions, as in {{'small': make_small}}.")
+        raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     _number('threshold', threshold)
     rows = {}
     for label,make_model in settings.items():

@@ -33,6 +33,10 @@ def test_help_and_version():
     (["lm", "train", "numbers.csv", "--text-col", "txt"], "text"),
     (["lm", "train", "numbers.csv", "--epochs", "0"], "one epoch or more"),
     (["lm", "generate", "nowhere", "one,"], "nowhere"),
+    (["crawl", "set"], "no queries"),
+    (["crawl", "set", "cat"], "class=term"),
+    (["check", "nowhere"], "nowhere"),
+    (["clean", "nowhere"], "nowhere"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, argv, word):
     (tmp_path/"file").write_text("in the way")
@@ -67,3 +71,21 @@ def test_a_language_model_from_a_csv_file_to_words(tmp_path):
     assert note.returncode == 0 and "zebra" in note.stderr and note.stderr.count("\n") == 1
     none = fastcourse("lm", "generate", "model", "-n", "2", cwd=tmp_path, input="")
     assert none.returncode == 2 and none.stderr.count("\n") == 1
+
+
+def test_crawl_check_and_clean_a_picture_set_offline(tmp_path):
+    from fastcourse.scenes import digit_scenes
+    digit_scenes(tmp_path/"source", n_train=8, n_test=2, size=64)
+    crawl = ("crawl", "set", "zero=zero", "one=one", "--source", "source/train", "--pause", "0", "--test-share", "0.25")
+    first, second = fastcourse(*crawl, cwd=tmp_path), fastcourse(*crawl, cwd=tmp_path)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    kept = sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path/"set").rglob("*.jpg"))
+    assert len(kept) == 8 and first.stdout.splitlines()[0].split() == ["asked", "found", "downloaded", "kept"]
+    bad = tmp_path/kept[0]
+    bad.with_name("page.jpg").write_text("<html>no picture</html>")
+    bad.with_name("copy.png").write_bytes(bad.read_bytes())
+    checked = fastcourse("check", "set", cwd=tmp_path)
+    assert checked.returncode == 0 and "page.jpg" in checked.stdout and "2 of 10 files" in checked.stdout
+    assert fastcourse("clean", "set", "--dry-run", cwd=tmp_path).returncode == 0 and bad.with_name("page.jpg").exists()
+    assert fastcourse("clean", "set", cwd=tmp_path).returncode == 0
+    assert not bad.with_name("page.jpg").exists() and list((tmp_path/"set"/".rejected").rglob("page.jpg"))

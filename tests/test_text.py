@@ -708,8 +708,6 @@ def test_int8_says_nearly_the_same(lrnr):
 # saving
 
 untied = dict(emb_sz=16, n_hid=24, n_layers=2, tie_weights=False, out_bias=False)
-
-
 kinds = dict(one=dict(config=None), deep={}, untied=dict(config=untied, drop_mult=.5))
 
 
