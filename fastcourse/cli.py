@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'main']
 
-# %% ../nbs/12_cli.ipynb #2fae3140
+# %% ../nbs/12_cli.ipynb #48b6ab1e
 import os, sys, warnings
+from pathlib import Path
 from fastcore.script import anno_parser, call_parse
 from .core import *
 
@@ -35,7 +36,7 @@ def scenes(
     boxes = digit_scenes(dest, n_train, n_test, size, seed)
     print(f"{len(boxes)} pictures and boxes.csv in {dest}")
 
-# %% ../nbs/12_cli.ipynb #2ce4dab1
+# %% ../nbs/12_cli.ipynb #5184cdb2
 @call_parse
 def lm_train(
     file:str, # CSV file with a column of texts
@@ -52,6 +53,7 @@ def lm_train(
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
     if epochs < 1 or lr <= 0: raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a learning rate above 0")
+    Path(Out).mkdir(parents=True, exist_ok=True) # find out now, not after the training, that it cannot be written
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
     lrnr.fit_one_cycle(epochs, lr)
@@ -84,7 +86,7 @@ def lm_generate(
     if stream: _stream(said)
     else: print(said.text)
 
-# %% ../nbs/12_cli.ipynb #e793b8b6
+# %% ../nbs/12_cli.ipynb #3f8bea58
 def _queries(queries:tuple[str, ...]) -> dict:
     "`('train/cat=cat,cat photo', …)` or `('cat=cat,cat photo', …)` as the dict that `crawl_images` takes."
     res = {}
@@ -99,7 +101,6 @@ def _queries(queries:tuple[str, ...]) -> dict:
 def _engine(source:str|None):
     "Where to search: a folder of pictures, a table of URLs, or None for the web."
     if source is None: return None
-    from pathlib import Path
     from fastcourse.crawl import FolderSearch, UrlListSearch
     return FolderSearch(source) if Path(source).is_dir() else UrlListSearch(source)
 

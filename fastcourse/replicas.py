@@ -195,7 +195,7 @@ def _trace(model, x, names) -> tuple[_Tape, list[_Var], _Var]:
     if not _is_var(out): raise _Unbatchable("its output is no tensor that depends on its parameters")
     return tape, [*made.values()], out
 
-# %% ../nbs/04_replicas.ipynb #05a84746
+# %% ../nbs/04_replicas.ipynb #16b389bb
 def _equal(a, b) -> bool: return bool(((a == b) | (a.isnan() & b.isnan())).all()) # the same bits; NaN is NaN
 
 def _close(a, b, size=None) -> bool:
@@ -204,17 +204,21 @@ def _close(a, b, size=None) -> bool:
     if size is None: size = b.nan_to_num(0, 0, 0).abs().max().item()
     return torch.allclose(a, b, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True)
 
-def _randn(*shape, like): # own generator: the user's random numbers are not touched
-    generator = torch.Generator(like.device).manual_seed(0)
+def _randn(*shape, like, seed=0): # own generator: the user's random numbers are not touched
+    generator = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 def _grads(out, ins, g): return torch.autograd.grad(out, ins, g, allow_unused=True)
 
 def _each(func):
     "`func` of one start, on stacked tensors: start by start, as a list of stacked tensors."
-    return lambda *ts: [torch.stack(o) for o in zip(*(_tensors(func(*t)) for t in zip(*ts)))]
+    # Products also depend on where a matrix lies in memory. A copy begins at a multiple of 64 bytes, as new tensors do.
+    def run(*ts): return _tensors(func(*(t.clone() for t in ts)))
+    return lambda *ts: [torch.stack(o) for o in zip(*(run(*t) for t in zip(*ts)))]
 
-# %% ../nbs/04_replicas.ipynb #678e9cd9
+# %% ../nbs/04_replicas.ipynb #be663b8b
+_TRIES = 256 # numbers that are compared at least; two ways that are not the same agree in many of them by chance
+
 def _expand(t, rows): return t if rows is None else t.index_select(1, rows)
 
 class _Linear:
@@ -250,33 +254,35 @@ class _Linear:
             else: self.gw += g.mT @ x
         return [gx]
 
-# %% ../nbs/04_replicas.ipynb #011b05b8
+# %% ../nbs/04_replicas.ipynb #97a8ae69
 @functools.lru_cache(maxsize=1000)
-def _linear_ways(R, n, N, i, o, bias, dtype, threads) -> frozenset:
-    """The `ways` that give `_Linear` the bits of `F.linear` on N rows, of which n are distinct; the fastest of them.
-
-    Raises `_Unbatchable` where the distinct rows alone can never have them."""
-    like, rows = torch.empty(0, dtype=dtype), torch.arange(N) % n if n < N else None
-    x, w, b, g = (_randn(R, *s, like=like) for s in ((n, i), (o, i), (o,), (n, o)))
-    ins = (x, w, b) if bias else (x, w)
-    some = sorted({*range(min(R, 8)), R-1})
-    lone = []
-    with torch.enable_grad():
+def _linear_ways(R, n, N, i, o, bias, dtype, threads) -> frozenset|None:
+    "The fastest `ways` that give `_Linear` the bits of `F.linear` on N rows, n of them distinct; None: there are none."
+    like, some = torch.empty(0, dtype=dtype), range(min(R, 16)) # places in memory repeat after 16
+    shapes, draws = ((n, i), (o, i), (o,), (n, o)), []
+    for seed in range(-(-_TRIES//(len(some)*min(o, n*i)))):
+        x, w, b, g = (_randn(R, *s, like=like, seed=seed) for s in shapes)
+        rows = torch.randint(n, (N,), generator=torch.Generator().manual_seed(seed)) if n < N else None
+        want = []
         for r in some:
-            one = [t.requires_grad_() for t in (_expand(x[r:r+1], rows)[0].clone(), *(t[r].clone() for t in ins[1:]))]
-            y = F.linear(*one)
-            lone.append((y, *torch.autograd.grad(y, one, _expand(g[r:r+1], rows)[0].clone())))
+            ins = [_expand(x[r:r+1], rows)[0].clone(), w[r].clone(), b[r].clone()][:2+bias]
+            with torch.enable_grad(): y = F.linear(*(t.requires_grad_() for t in ins))
+            want.append((y, *torch.autograd.grad(y, ins, _expand(g[r:r+1], rows)[0].clone())))
+        draws.append((x, w, b, g, rows, want))
     def differ(ways):
-        gb = torch.zeros_like(b) if bias else None
-        layer = _Linear(w, b if bias else None, torch.zeros_like(w), gb, rows, ways, (n, i))
-        got = [_expand(layer.forward(x)[0], rows), _expand(layer.backward(g)[0], rows), layer.gw, layer.gb]
-        return {name for k,name in enumerate(('out', 'out', 'w', 'b')[:len(ins)+1])
-                if not all(_equal(got[k][r], o[k]) for r,o in zip(some, lone))}
+        bad = set()
+        for x, w, b, g, rows, want in draws:
+            gb = torch.zeros_like(b) if bias else None
+            layer = _Linear(w, b if bias else None, torch.zeros_like(w), gb, rows, ways, (n, i))
+            got = [_expand(layer.forward(x)[0], rows), _expand(layer.backward(g)[0], rows), layer.gw, layer.gb]
+            bad |= {name for k,name in enumerate(('out', 'out', 'w', 'b')[:3+bias])
+                    if not all(_equal(got[k][r], o[k]) for r,o in zip(some, want))}
+        return bad
     # Few rows times many columns is faster than many rows times few columns.
     ways = {'w turned'} if i < o else set()
     while bad := differ(ways):
         for name in bad:
-            if f'{name} each' in ways: raise _Unbatchable("its products of matrices have other bits with few rows")
+            if f'{name} each' in ways: return None
             if name == 'w' and 'w turned' in ways: ways -= {'w turned'}
             else: ways |= {f'{name} each'}
     return frozenset(ways)
@@ -437,7 +443,7 @@ class _GRU:
         gb = self.d.sum((0, 2)) if self.bias else None
         return _by_start(dz), self.back[-1][-1], _weight_grad(self.d, self.hs), gb
 
-# %% ../nbs/04_replicas.ipynb #3774ac12
+# %% ../nbs/04_replicas.ipynb #4b3e0848
 class _Layer(torch.autograd.Function):
     "One recurrent layer in one direction: x (R, L·N, H_in), states, weights → h (L, R, N, H); for an LSTM c_L, too."
     @staticmethod
@@ -492,7 +498,8 @@ class _Recurrent:
         if k not in self.scans:
             m, (R, n, i), ways = self.m, x.shape, frozenset()
             if self.exact:
-                ways = _linear_ways(R, n, n, i, w_ih.shape[1], b_ih is not None, x.dtype, torch.get_num_threads())
+                threads = torch.get_num_threads()
+                ways = _linear_ways(R, n, n, i, w_ih.shape[1], b_ih is not None, x.dtype, threads) or ways
             if isinstance(m, nn.RNN): scan = _RNN(L, h0, m.nonlinearity == 'relu', self.exact)
             else: scan = (_LSTM if isinstance(m, nn.LSTM) else _GRU)(L, h0)
             self.scans[k] = scan, ways
@@ -554,7 +561,7 @@ def _has_one_path(call, lone, like) -> bool:
         _one_path[key] = all(_equal(a, b) for a,b in zip(run(x, g), run(*apart)))
     return _one_path[key]
 
-# %% ../nbs/04_replicas.ipynb #04d4a5f5
+# %% ../nbs/04_replicas.ipynb #bd9994d3
 def _align(ts, taken, dims):
     "Stacked tensors with ones after R, so that the shapes of single starts meet at their ends as usual."
     return [t.reshape(len(t), *[1]*(dims-o._value.dim()), *o._value.shape) for t,o in zip(ts, taken)]
@@ -575,7 +582,7 @@ def _general(lone, ts, exact, many=None) -> Callable:
             # Where vmap has no batching rule it warns, and goes start by start itself.
             warnings.filterwarnings('error', message='There is a performance drop')
             outs, grads, gs = _values_and_grads(many, ts)
-        for i in {0, len(ts[0])-1} if exact else ():
+        for i in range(min(len(ts[0]), 16)) if exact else ():
             outs1, grads1, _ = _values_and_grads(lone, [t[i] for t in ts], [g[i] for g in gs])
             pairs = [*zip(outs, outs1), *((a, b) for a,b in zip(grads, grads1) if b is not None)]
             if not all(_equal(a[i], b) for a,b in pairs): return _each(lone)
@@ -751,7 +758,7 @@ def _sgd(p, lr) -> Callable: return lambda: p.add_(p.grad, alpha=-lr)
 _STEPS = {'adam':_adam, 'sgd':_sgd}
 _OPTIMIZERS = {'adam':torch.optim.Adam, 'sgd':torch.optim.SGD}
 
-# %% ../nbs/04_replicas.ipynb #4e1c98da
+# %% ../nbs/04_replicas.ipynb #c9e64fa8
 class _Stack:
     """R models of one kind as one: `gradients` gives their losses and gradients, `fit` trains them.
 
@@ -777,11 +784,13 @@ class _Stack:
         res = {k:torch.stack([t[k] for t in self.tensors]) for k in self.tensors[0]}
         if len({(res[k].dtype, res[k].device) for k in trained}) > 1:
             raise _Unbatchable("its parameters have several dtypes or devices")
-        # One tensor makes one pass of the optimizer, however many layers there are.
-        self.flat = torch.cat([res[k].flatten() for k in trained])
+        # One tensor makes one pass of the optimizer, however many layers there are. Each part begins at 64 bytes.
+        sizes = [-(-res[k].numel()//16)*16 for k in trained]
+        self.flat = torch.zeros(sum(sizes)).to(res[trained[0]])
         self.flat.grad = torch.zeros_like(self.flat)
-        def parts(t): return {k:p.view_as(res[k]) for k,p in zip(trained, t.split([res[k].numel() for k in trained]))}
+        def parts(t): return {k:p[:res[k].numel()].view_as(res[k]) for k,p in zip(trained, t.split(sizes))}
         self.params, self.grads = parts(self.flat), parts(self.flat.grad)
+        for k,p in self.params.items(): p.copy_(res[k])
         return res | self.params
 
     def _compile(self, tape):
@@ -825,15 +834,19 @@ class _Stack:
             if self.exact:
                 N = n if inverse is None else n//len(self.rows[0])*len(inverse)
                 ways = _linear_ways(self.R, n, N, i, o, b is not None, w.dtype, torch.get_num_threads())
+            if ways is None and inverse is None: return None
+            if ways is None: raise _Unbatchable("its products of matrices have other bits with few rows")
             (w, gw), (b, gb), same = weight(w), weight(b), None if _is_var(x) else x.reshape(n, i).expand(self.R, n, i)
             return _Linear(w, b, gw, gb, inverse, ways, tuple(x.shape), same)
         name = _plain(call.func)
         if name in _Activation.slopes and lone is call.func and len(taken) == 1:
-            two = self.exact and self._has_two_paths(call, lone, env[taken[0]._slot])
-            return None if two else _Activation(lone, name)
+            return None if self._has_two_paths(call, lone, env[taken[0]._slot]) else _Activation(lone, name)
 
     def _has_two_paths(self, call, lone, x) -> bool:
-        return _plain(call.func) not in _IEEE and not _has_one_path(call, lone, x)
+        "Must this activation run start by start? With distinct rows only, not even that would give the same bits."
+        two = self.exact and _plain(call.func) not in _IEEE and not _has_one_path(call, lone, x)
+        if two and self.rows is not None: raise _Unbatchable(f"{_plain(call.func)} has other bits with few rows")
+        return two
 
     def _function(self, call, taken, lone, ts) -> Callable:
         "The function of stacked tensors that does the call."
@@ -847,7 +860,7 @@ class _Stack:
             run = _Recurrent(m, self.exact)
             return lambda *ts: run(*args(ts))
         if not _is_pointwise(call, taken): return _general(lone, ts, self.exact)
-        if self.exact and self._has_two_paths(call, lone, ts[0]): return _each(lone)
+        if self._has_two_paths(call, lone, ts[0]): return _each(lone)
         if len({o._value.shape for o in taken}) == 1 and taken[0]._value.shape == call.result._value.shape: return lone
         dims = call.result._value.dim()
         # Shapes are brought to each other here, so gradients are sums, which have bits to be looked at.
@@ -874,7 +887,7 @@ class _Stack:
         return losses
 
     def check(self, grads:dict):
-        "Raise where the gradients of the last start are not `grads`, those that it has alone. `same`: they have the same bits."
+        "Raise where the gradients of the last start are not `grads`, those that it has alone. `same`: to the last bit?"
         self.gradients()
         self.same = True
         size = max((g.nan_to_num(0, 0, 0).abs().max().item() for g in grads.values() if g is not None), default=0)
@@ -1052,7 +1065,7 @@ def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
         warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
     return models, states
 
-# %% ../nbs/04_replicas.ipynb #0fe797fc
+# %% ../nbs/04_replicas.ipynb #27ffd0c8
 def _stack(models, x, y, loss_func, first, busy) -> _Stack:
     "The models as one, checked against the last of them alone; with distinct rows only, where that works."
     rows = _distinct(x, y)
@@ -1093,7 +1106,8 @@ def _stacks(models, x, y, loss_func, first, size, busy) -> list[_Stack]:
 
 def _fit(models, x, y, loss_func, epochs, lr, opt) -> tuple[np.ndarray|None, str]:
     "Train the models in as few stacks as fit into memory: losses (n, epochs) and ''; or None and why it cannot be."
-    n, first, cpu, usual = len(models), _first_step(models[-1], x, y, loss_func), x.device.type == 'cpu', torch.get_num_threads()
+    n, cpu, usual = len(models), x.device.type == 'cpu', torch.get_num_threads()
+    first = _first_step(models[-1], x, y, loss_func)
     if first.why: return None, first.why
     recurrent = any(isinstance(m, nn.RNNBase) for m in models[0].modules())
     size, busy = max(1, (2**27 if cpu else 2**32)//first.bytes), cpu and first.bytes > _ENOUGH and not recurrent
@@ -1191,7 +1205,7 @@ def _hidden_and_P(model, x) -> tuple[Tensor|None, Tensor]:
     def rows(t): return t.reshape(-1, t.shape[-1]).cpu()
     return rows(heard[-1]) if heard else None, rows(out)
 
-# %% ../nbs/04_replicas.ipynb #3908162b
+# %% ../nbs/04_replicas.ipynb #413fc2d0
 def show_replicas(
     replicas:Replicas, # What `train_replicas` gives
     x:Tensor, # Inputs, as in training
@@ -1219,7 +1233,7 @@ def show_replicas(
         blocks = [t[cut] for t in (h, P) if t is not None]
         widths = [t.shape[1] for t in blocks]
         ax.set_axis_on()
-        ax.imshow(torch.cat(blocks, 1), cmap='bwr', vmin=-1, vmax=1, aspect='auto', interpolation='nearest')
+        ax.imshow(torch.cat(blocks, 1).numpy(), cmap='bwr', vmin=-1, vmax=1, aspect='auto', interpolation='nearest')
         if len(blocks) == 2: ax.axvline(widths[0]-0.5, color='black', linewidth=1)
         ends = np.cumsum(widths)
         ax.set_xticks(ends - np.array(widths)/2 - 0.5, ['h', 'P'][-len(blocks):])

@@ -760,6 +760,7 @@ def test_bars_on_a_terminal(monkeypatch, bs):
     "Each drawing is counted with a clock that jumps 0.05 s at each look."
     x, y = points(6)
     monkeypatch.setattr(module, "is_terminal", lambda: True)
+    monkeypatch.setattr("fastprogress.fastprogress.NO_BAR", False)  # `plain_bars` of another test may have set it
     now = [0.]
 
     def clock():

@@ -1,0 +1,558 @@
+"""Starts trained together against the same starts trained alone: bits, losses, random numbers, failures, bad input."""
+import math
+import pickle
+import random
+import warnings
+
+import joblib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from fastai.losses import CrossEntropyLossFlat
+from fastai.torch_core import default_device
+from hypothesis import HealthCheck, given, settings, strategies as st
+from scipy.stats import binomtest
+from torch import nn
+
+from fastcourse import replicas as module
+from fastcourse.core import InputError
+from fastcourse.nets import Bump, SeqNet, SteepSigmoid, mlp
+from fastcourse.replicas import Replicas, SuccessRate, compare_replicas, show_replicas, train_replicas
+
+CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()
+OPT = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+on_cpu = pytest.mark.skipif(default_device().type != "cpu", reason="bits are promised on a CPU only")
+
+
+def alone(make_model, x, y, loss_func, seeds, epochs, lr=0.1, opt="adam"):
+    "The nested loop: what training together must equal."
+    models, losses = [], []
+    with torch.random.fork_rng():
+        for seed in seeds:
+            torch.manual_seed(seed)
+            model = make_model()
+            optimizer, own = OPT[opt](model.parameters(), lr=lr), []
+            for _ in range(epochs):
+                loss = loss_func(model(x), y)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                own.append(loss.item())
+            models.append(model)
+            losses.append(own)
+    return models, np.array(losses)
+
+
+def same_bits(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+class Made(nn.Module):
+    "A module from a function and parts, as users write them."
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self._forward = forward
+        for name, part in parts.items(): setattr(self, name, part)
+
+    def forward(self, x): return self._forward(self, x)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.out = nn.Embedding(6, 4), nn.Linear(4, 6)
+        self.out.weight = self.emb.weight
+
+    def forward(self, x): return self.out(torch.tanh(self.emb(x)))
+
+
+class Raw(nn.Module):
+    "Bare parameters, a scalar, a buffer, and a check of the input that tracing must pass."
+    def __init__(self):
+        super().__init__()
+        self.W, self.b, self.scale = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(()))
+        self.register_buffer("shift", torch.randn(3))
+
+    def forward(self, x):
+        h = x @ self.W + self.b
+        assert isinstance(h, torch.Tensor) and h.dim() == 2 and h.shape[0] == len(h)
+        return torch.tanh(h)*self.scale - self.shift
+
+
+def frozen():
+    net = mlp(5, 4, 3)
+    net[0].weight.requires_grad_(False)
+    return net
+
+
+gen = torch.Generator().manual_seed(1)
+x5, yr, p3 = torch.randn(40, 5, generator=gen), torch.randn(40, 1, generator=gen), torch.rand(40, 3, generator=gen).softmax(-1)
+y3, codes6 = torch.randint(3, (40,), generator=gen), torch.randint(6, (50,), generator=gen)
+seq, seq_y, seqs, seqs_y = (torch.randn(12, 4, generator=gen), torch.randint(3, (12,), generator=gen),
+                            torch.randn(12, 3, 4, generator=gen), torch.randn(12, 3, 1, generator=gen))
+few, few_y = torch.randn(4, 2, generator=gen).repeat(10, 1), torch.arange(40) % 4 % 3
+bits = (yr > 0).float()
+
+FEED_FORWARD = {
+    "tanh": (lambda: mlp(5, 4, 3, act=nn.Tanh), x5, y3, CE), "relu": (lambda: mlp(5, 8, 3), x5, y3, CE),
+    "sigmoid": (lambda: mlp(5, 7, 3, act=nn.Sigmoid), x5, y3, CE), "gelu": (lambda: mlp(5, 7, 3, act=nn.GELU), x5, y3, CE),
+    "deep": (lambda: mlp(5, 33, 16, 9, 3, act=nn.SiLU), x5, y3, CE), "no bias": (lambda: mlp(5, 4, 1, bias=False), x5, yr, MSE),
+    "one layer": (lambda: nn.Linear(5, 1), x5, yr, MSE), "double": (lambda: mlp(5, 4, 3, act=nn.Tanh).double(), x5.double(), y3, CE),
+    "custom activation": (lambda: mlp(5, 7, 1, act=Bump), x5, yr, MSE), "steep": (lambda: mlp(5, 9, 1, act=SteepSigmoid), x5, yr, MSE),
+    "embedding": (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Tanh(), nn.Linear(2, 6)), codes6[:-1], codes6[1:], CE),
+    "embedding with padding": (lambda: nn.Sequential(nn.Embedding(6, 2, padding_idx=0), nn.Linear(2, 6)), codes6[:-1], codes6[1:], CE),
+    "two codes a row": (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Flatten(), nn.Linear(4, 6)), codes6.view(25, 2), codes6[:25], CE),
+    "tied weights": (Tied, codes6[:-1], codes6[1:], CE), "bare parameters": (Raw, x5, y3, CE), "frozen layer": (frozen, x5, y3, CE),
+    "in place": (lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)), x5, y3, CE),
+    "softmax inside": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Softmax(-1), nn.Linear(4, 3)), x5, y3, CE),
+    "layer norm, PReLU": (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.PReLU(), nn.Linear(4, 3)), x5, y3, CE),
+    "convolution": (lambda: nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)), x5[:, None], y3, CE),
+    "bilinear": (lambda: Made(lambda s, x: s.f(x, x), f=nn.Bilinear(5, 5, 3)), x5, y3, CE),
+    "attention": (lambda: Made(lambda s, x: s.f(s.a(x, x, x)[0]), a=nn.MultiheadAttention(4, 2), f=nn.Linear(4, 3)), seq, seq_y, CE),
+    "flat output": (lambda: Made(lambda s, x: s.f(x).squeeze(-1), f=nn.Linear(5, 1)), x5, yr[:, 0], MSE),
+    # Rows repeat in these two, but what a row gives depends on the other rows.
+    "centred input": (lambda: Made(lambda s, x: s.f((x-x.mean(0))/x.std(0)), f=nn.Linear(2, 3)), few[:-3], few_y[:-3], CE),
+    "centred output": (lambda: Made(lambda s, x: s.f(x) - s.f(x).mean(0), f=nn.Linear(2, 3)), few[:-3], few_y[:-3], CE),
+    # Losses
+    "F.cross_entropy": (lambda: nn.Linear(5, 3), x5, y3, F.cross_entropy), "fastai": (lambda: nn.Linear(5, 3), x5, y3, CrossEntropyLossFlat()),
+    "weights": (lambda: nn.Linear(5, 3), x5, y3, nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))),
+    "ignore": (lambda: nn.Linear(5, 3), x5, torch.where(y3 == 0, -100, y3), CE), "probabilities": (lambda: nn.Linear(5, 3), x5, p3, CE),
+    "smoothing": (lambda: nn.Linear(5, 3), x5, y3, nn.CrossEntropyLoss(label_smoothing=0.1)),
+    "nll": (lambda: nn.Sequential(nn.Linear(5, 3), nn.LogSoftmax(-1)), x5, y3, nn.NLLLoss()),
+    "bce": (lambda: nn.Sequential(nn.Linear(5, 1), nn.Sigmoid()), x5, bits, nn.BCELoss()),
+    "bce logits": (lambda: nn.Linear(5, 1), x5, bits, nn.BCEWithLogitsLoss()), "l1": (lambda: nn.Linear(5, 1), x5, yr, nn.L1Loss()),
+    "huber": (lambda: nn.Linear(5, 1), x5, yr, nn.SmoothL1Loss()), "own loss": (lambda: nn.Linear(5, 1), x5, yr, lambda a, b: ((a-b)**2 + (a-b).abs()).mean()),
+}
+
+
+@on_cpu
+@pytest.mark.parametrize("opt", OPT)
+@pytest.mark.parametrize("name", FEED_FORWARD)
+def test_feed_forward_has_the_bits_of_a_start_alone(name, opt):
+    make_model, x, y, loss_func = FEED_FORWARD[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none may say that it trains one by one
+        res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05, opt=opt)
+    models, losses = alone(make_model, x, y, loss_func, range(4), 12, 0.05, opt)
+    assert res.alone == "" and all(map(same_bits, res.models, models))
+    np.testing.assert_allclose(res.losses, losses, rtol=1e-6, atol=1e-7)
+
+
+@on_cpu
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_random_stacks_equal_lone_models(data):
+    draw = data.draw
+    sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
+    act = draw(st.sampled_from([nn.Tanh, nn.ReLU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.Softplus, nn.LeakyReLU, Bump, nn.Identity]))
+    N, C, double = draw(st.integers(1, 70)), draw(st.integers(2, 18)), draw(st.booleans())
+    vocabulary, bias, seeds = draw(st.integers(0, 6)), draw(st.booleans()), draw(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 9)))
+    dtype = torch.float64 if double else torch.float32
+    x = torch.randint(vocabulary, (N,), generator=g) if vocabulary else torch.randn(N, 3, generator=g, dtype=dtype)
+    y = torch.randint(C, (N,), generator=g)
+
+    def make_model():
+        first = [nn.Embedding(vocabulary, sizes[0])] if vocabulary else [nn.Linear(3, sizes[0], bias=bias)]
+        rest = [layer for i, o in zip(sizes, [*sizes[1:], C]) for layer in (act(), nn.Linear(i, o, bias=bias))]
+        return nn.Sequential(*first, *rest).to(dtype)
+
+    res = train_replicas(make_model, x, y, CE, n=len(seeds), epochs=6, seeds=seeds)
+    models, losses = alone(make_model, x, y, CE, seeds, 6)
+    assert res.alone == "" and all(map(same_bits, res.models, models))
+    np.testing.assert_allclose(res.losses, losses, rtol=2e-6, atol=1e-6)
+
+
+def head(kind, out=3, h=5, **kwargs):
+    wide = h*(2 if kwargs.get("bidirectional") else 1)
+    return lambda: Made(lambda s, x: s.out(s.rnn(x)[0]), rnn=kind(4, h, **kwargs), out=nn.Linear(wide, out))
+
+
+def with_state():
+    def forward(s, x):
+        out, (h, c) = s.rnn(x, (s.h, torch.zeros(2, 5, dtype=x.dtype)))
+        return s.out(out) + c[-1].sum()
+    return Made(forward, rnn=nn.LSTM(4, 5, num_layers=2), out=nn.Linear(5, 3), h=nn.Parameter(torch.zeros(2, 5)))
+
+
+def cell():
+    def forward(s, x):
+        h, out = torch.zeros(1, 5, dtype=x.dtype), []
+        for t in x:
+            h = s.cell(t[None], h)
+            out.append(h)
+        return s.out(torch.cat(out))
+    return Made(forward, cell=nn.GRUCell(4, 5), out=nn.Linear(5, 3))
+
+
+RECURRENT = {"state given": (with_state, seq, seq_y, CE), "cell": (cell, seq, seq_y, CE),
+             "relu": (head(nn.RNN, nonlinearity="relu"), seq, seq_y, CE),
+             "last state": (lambda: Made(lambda s, x: s.out(s.rnn(x)[1][0][-1]), rnn=nn.LSTM(4, 5, batch_first=True), out=nn.Linear(5, 3)),
+                            seqs.transpose(0, 1), seq_y[:3], CE)}
+for kind in (nn.RNN, nn.LSTM, nn.GRU):
+    RECURRENT |= {
+        f"{kind.__name__} one series": (head(kind), seq, seq_y, CE), f"{kind.__name__} series side by side": (head(kind, 1), seqs, seqs_y, MSE),
+        f"{kind.__name__} batch first": (head(kind, 1, batch_first=True), seqs, seqs_y, MSE),
+        f"{kind.__name__} no bias": (head(kind, bias=False), seq, seq_y, CE),
+        f"{kind.__name__} deep, both ways": (head(kind, num_layers=2, bidirectional=True), seq, seq_y, CE),
+        f"{kind.__name__} SeqNet": (lambda kind=kind: SeqNet(nn.Embedding(6, 4), kind(4, 5), nn.Tanh(), nn.Linear(5, 6)), codes6[:20], codes6[1:21], CE)}
+
+
+# In float32 a start that training tosses about grows any rounding, so these are compared early; in float64 to the end.
+@pytest.mark.parametrize("dtype,epochs,atol", [(torch.float32, 20, 2e-6), (torch.float64, 100, 1e-10)])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_losses_are_those_of_a_start_alone(name, dtype, epochs, atol):
+    make_model, x, y, loss_func = RECURRENT[name]
+    x, y = (t.to(dtype) if t.is_floating_point() else t for t in (x, y))
+    def make(): return make_model().to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        res = train_replicas(make, x, y, loss_func, n=2, epochs=epochs, lr=0.02)
+    _, losses = alone(make, x, y, loss_func, range(2), epochs, 0.02)
+    np.testing.assert_allclose(res.losses, losses, rtol=0, atol=atol)
+    assert losses[:, -1].max() < 0.95*losses[:, 0].max()  # it learns, so the comparison means something
+
+
+@pytest.mark.parametrize("kind,h,dtype,atol", [(nn.RNN, 3, torch.float32, 2e-6), (nn.RNN, 8, torch.float64, 1e-10),
+                                               (nn.LSTM, 16, torch.float32, 2e-6), (nn.LSTM, 16, torch.float64, 1e-10),
+                                               (nn.GRU, 16, torch.float32, 2e-6), (nn.GRU, 16, torch.float64, 1e-10)])
+def test_row_4_1_after_100_epochs(kind, h, dtype, atol):
+    tokens = torch.tensor([0, 1, 2, 0, 1, 3]*(100 if h == 3 else 25))
+    x, y = F.one_hot(tokens[:-1], 4).to(dtype), tokens[1:]
+    def make(): return SeqNet(kind(4, h), nn.Linear(h, 4)).to(dtype)
+    seeds = [0]  # in float32, a start that training tosses about would grow any rounding; this one does not
+    res = train_replicas(make, x, y, CE, n=1, seeds=seeds, epochs=100)
+    np.testing.assert_allclose(res.losses, alone(make, x, y, CE, seeds, 100)[1], rtol=0, atol=atol)
+
+
+@on_cpu
+def test_adam_and_sgd_are_torchs():
+    for opt, step in (("adam", module._adam), ("sgd", module._sgd)):
+        for dtype in (torch.float32, torch.float64):
+            g = torch.Generator().manual_seed(0)
+            p = torch.randn(37, generator=g, dtype=dtype)
+            lone = p.clone().requires_grad_()
+            mine, theirs = step(p, 0.1), OPT[opt]([lone], lr=0.1)
+            for i in range(300):
+                p.grad = torch.randn(37, generator=g, dtype=dtype)*(i % 7 > 0)
+                lone.grad = p.grad.clone()
+                mine()
+                theirs.step()
+            assert torch.equal(p, lone.detach())
+
+
+def test_seeds_choose_the_start():
+    def make(): return mlp(5, 3, 1)
+    res = train_replicas(make, x5, yr, MSE, n=3, epochs=4, seeds=[np.int64(7), 2, 2**63])
+    again = train_replicas(make, x5, yr, MSE, n=1, epochs=4, seeds=(2,))
+    assert list(res.losses.index) == [7, 2, 2**63] and list(res.losses.columns) == [1, 2, 3, 4]
+    torch.testing.assert_close(res.models[1].state_dict(), again.models[0].state_dict())
+    assert res.losses.iloc[1, 0] != res.losses.iloc[0, 0]
+    by_default = train_replicas(make, x5, yr, MSE, n=2, epochs=1)
+    np.testing.assert_allclose(by_default.losses, alone(make, x5, yr, MSE, [0, 1], 1)[1], rtol=1e-6)
+
+
+def states(): return torch.get_rng_state(), np.random.get_state()[1], torch.tensor(random.getstate()[1])
+
+
+@pytest.mark.parametrize("make_model", [lambda: mlp(5, 3, 1), lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(), nn.Linear(3, 1))])
+def test_random_numbers_and_threads_stay(make_model):
+    before, threads = states(), torch.get_num_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_replicas(make_model, x5, yr, MSE, n=2, epochs=2)
+        with pytest.raises(InputError): train_replicas(make_model, x5, yr[:-1], MSE, n=2, epochs=2)
+    assert all(np.array_equal(a, b) for a, b in zip(before, states())) and torch.get_num_threads() == threads
+
+
+def interrupted(make_model, at):
+    calls = []
+    def loss_func(out, y):
+        calls.append(1)
+        if len(calls) > at: raise KeyboardInterrupt
+        return ((out-y)**2).mean()
+    with pytest.raises(KeyboardInterrupt): train_replicas(make_model, x5, yr, loss_func, n=3, epochs=500)
+
+
+@pytest.mark.parametrize("make_model", [lambda: mlp(5, 3, 1), lambda: SeqNet(nn.RNN(5, 3), nn.Linear(3, 1)),
+                                        lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(), nn.Linear(3, 1))])
+@pytest.mark.parametrize("at", [0, 5, 100])
+def test_an_interrupt_leaves_nothing_behind(make_model, at):
+    before, threads, first = states(), torch.get_num_threads(), train_replicas(lambda: mlp(5, 3, 1), x5, yr, MSE, n=2, epochs=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        interrupted(make_model, at)
+    assert all(np.array_equal(a, b) for a, b in zip(before, states())) and torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+    pd.testing.assert_frame_equal(train_replicas(lambda: mlp(5, 3, 1), x5, yr, MSE, n=2, epochs=5).losses, first.losses)
+
+
+def spoiled(make_model, bad=2):
+    "make_model, but start `bad` begins with NaN."
+    def make():
+        seed, net = torch.initial_seed(), make_model()
+        if seed == bad:
+            with torch.no_grad(): next(net.parameters())[0] = math.nan
+        return net
+    return make
+
+
+@pytest.mark.parametrize("make_model,x,y,loss_func", [FEED_FORWARD["tanh"], FEED_FORWARD["embedding"], FEED_FORWARD["own loss"],
+                                                      FEED_FORWARD["softmax inside"], *(RECURRENT[f"{k} one series"] for k in ("RNN", "LSTM", "GRU"))])
+def test_nan_in_one_start_does_not_touch_the_others(make_model, x, y, loss_func):
+    with pytest.warns(UserWarning, match="start 2 is not finite"):
+        res = train_replicas(spoiled(make_model), x, y, loss_func, n=5, epochs=8)
+    clean = train_replicas(make_model, x, y, loss_func, n=5, epochs=8)
+    others = [0, 1, 3, 4]
+    np.testing.assert_allclose(res.losses.iloc[others], clean.losses.iloc[others], rtol=1e-6)
+    for i in others: torch.testing.assert_close(res.models[i].state_dict(), clean.models[i].state_dict(), rtol=1e-6, atol=1e-6)
+    assert res.alone == "" and res.diverged == [2] and res.losses.iloc[2].isna().all() and res.best != 2
+    assert res.success_rate(math.nextafter(math.inf, 0)).ok == 4 and "1 diverged" in repr(res)
+
+
+def test_nan_in_the_last_start_and_in_all():
+    with pytest.warns(UserWarning, match="start 4 is"): assert train_replicas(spoiled(lambda: mlp(5, 3, 1), 4), x5, yr, MSE, n=5, epochs=2).alone == ""
+    with pytest.warns(UserWarning, match="start 0, 1 is"): res = train_replicas(lambda: mlp(5, 3, 1), x5*math.nan, yr, MSE, n=2, epochs=2)
+    with pytest.raises(InputError, match="nan"): res.best
+
+
+class Path(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(5, 1)
+
+    def forward(self, x):
+        h = self.f(x)
+        return h if h.sum() > 0 else 2*h
+
+
+class Changing(nn.Module):
+    "Starts that are not built alike, though their parameters are."
+    def __init__(self):
+        super().__init__()
+        self.f, self.act = nn.Linear(5, 1), nn.LeakyReLU(torch.rand(()).item())
+
+    def forward(self, x): return self.act(self.f(x))
+
+
+class Hidden(nn.Module):
+    "A random number that is neither parameter nor buffer."
+    def __init__(self):
+        super().__init__()
+        self.f, self.scale = nn.Linear(5, 1), torch.rand(())
+
+    def forward(self, x): return self.f(x)*self.scale
+
+
+def in_place():
+    def forward(s, x):
+        h = s.f(x)
+        h[:, 0] = 0
+        return s.g(h)
+    return Made(forward, f=nn.Linear(5, 2), g=nn.Linear(2, 1))
+
+
+@pytest.mark.parametrize("make_model,why", [
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1)), "random numbers"), (Path, "path depends on its numbers"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), "buffers"), (Changing, "not built alike"),
+    (Hidden, "is not that of a start alone"), (in_place, "in place"),
+    (lambda: SeqNet(nn.LSTM(5, 4, num_layers=2, dropout=0.2), nn.Linear(4, 1)), "random numbers"),
+    (lambda: SeqNet(nn.LSTM(5, 4, proj_size=2), nn.Linear(2, 1)), "proj_size"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), torch.jit.script(nn.Tanh()), nn.Linear(4, 1)), "stack")])
+@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.jit", "ignore::DeprecationWarning")
+def test_what_cannot_be_stacked_says_so_and_trains_alone(make_model, why):
+    if why == "stack":
+        pytest.importorskip("torch.jit")
+    with pytest.warns(UserWarning, match="one by one, because") as caught:
+        res = train_replicas(make_model, x5, yr, MSE, n=3, epochs=6)
+    if why != "stack": assert why in res.alone
+    assert res.alone in " ".join(str(w.message) for w in caught)
+    models, losses = alone(make_model, x5, yr, MSE, range(3), 6)
+    np.testing.assert_allclose(res.losses, losses, rtol=1e-5)
+    for a, b in zip(res.models, models): torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_alone_over_processes():
+    def make(): return nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with joblib.parallel_config(n_jobs=2): res = train_replicas(make, x5, yr, MSE, n=3, epochs=5)
+        here = train_replicas(make, x5, yr, MSE, n=3, epochs=5)
+    np.testing.assert_allclose(res.losses, here.losses, rtol=1e-5)
+    assert isinstance(res.models[2], nn.Sequential)
+    np.testing.assert_allclose(res.outputs(x5), here.outputs(x5), rtol=1e-4, atol=1e-5)
+
+
+def test_large_models_are_trained_alone_without_a_warning():
+    x, y = torch.linspace(-1, 1, 300)[:, None], torch.zeros(300, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        res = train_replicas(lambda: mlp(1, 2000, 1), x, y, MSE, n=2, epochs=2, lr=1e-3, device="cpu")
+    assert "busy" in res.alone
+    np.testing.assert_allclose(res.losses, alone(lambda: mlp(1, 2000, 1), x, y, MSE, range(2), 2, 1e-3)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tanh", "embedding"])
+def test_several_stacks_where_memory_is_short(name, monkeypatch):
+    make_model, x, y, loss_func = FEED_FORWARD[name]
+    whole = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
+    step, stacks = module._first_step, []
+    monkeypatch.setattr(module, "_first_step", lambda *args: step(*args)._replace(bytes=2**27//3))
+    monkeypatch.setattr(module, "_ENOUGH", 2**40)
+    fit = module._Stack.fit
+    monkeypatch.setattr(module._Stack, "fit", lambda self, *args: stacks.append(self.R) or fit(self, *args))
+    parts = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
+    assert stacks == [3, 3, 1] and parts.alone == ""
+    pd.testing.assert_frame_equal(parts.losses, whole.losses)
+    assert all(map(same_bits, parts.models, whole.models))
+
+
+def test_distinct_rows():
+    x, y = torch.tensor([2, 0, 2, 0, 1, 2, 0, 2]), torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])
+    first, inverse = module._distinct(x, y)
+    assert torch.equal(x[first][inverse], x) and torch.equal(y[first][inverse], y) and len(first) == 3
+    table = torch.stack((x, y), 1).float()
+    first, inverse = module._distinct(table, y.float())
+    assert torch.equal(table[first][inverse], table)
+    for a, b in ((x, y[:-1]), (torch.arange(8), y), (x, torch.tensor(1)), (torch.full((8,), math.nan), y)):
+        assert module._distinct(a, b) is None
+
+
+def test_a_same_start_for_all_is_reported():
+    def make():
+        torch.manual_seed(43052)
+        return mlp(5, 2, 1)
+    with pytest.warns(UserWarning, match="same weights"): res = train_replicas(make, x5, yr, MSE, n=3, epochs=2)
+    np.testing.assert_allclose(res.losses.iloc[0], res.losses.iloc[2], rtol=1e-6)
+
+
+def test_success_rate():
+    losses = pd.DataFrame([[1, 0.2], [1, 0.1], [1, math.nan], [1, 0.3], [0, math.inf]])
+    res = Replicas([None]*5, losses)
+    rate = res.success_rate(0.2)
+    ci = binomtest(2, 5).proportion_ci(method="wilson")
+    assert isinstance(rate, SuccessRate) and rate.ok == 2 and rate.n == 5
+    np.testing.assert_allclose(rate[:3], (0.4, ci.low, ci.high), atol=1e-12)
+    assert str(rate) == f"2 of 5: 0.40 (95 % interval {ci.low:.2f} to {ci.high:.2f})"
+    assert res.best == 1 and res.diverged == [2, 4]
+    for bad in (None, "0.1", math.nan, True):
+        with pytest.raises(InputError, match="threshold"): res.success_rate(bad)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_scipys(ok_n):
+    ok, n = ok_n
+    ci = binomtest(ok, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(module._wilson(ok, n)[:3], (ok/n, ci.low, ci.high), atol=1e-12)
+
+
+def test_outputs_and_models_are_ordinary(tmp_path):
+    res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), x5, y3.clamp(max=1), CE, n=3, epochs=2)
+    out = res.outputs(x5[:7])
+    assert out.shape == (3, 7, 2) and not out.requires_grad
+    with torch.no_grad(): np.testing.assert_array_equal(out[1], res.models[1](x5[:7]))
+    assert all(m.training and p.is_leaf and p.requires_grad and p.grad is None for m in res.models for p in m.parameters())
+    sizes = {p.untyped_storage().nbytes() for p in res.models[0].parameters()}
+    assert sizes == {3*5*4, 3*4, 2*3*4, 2*4}  # each parameter has memory of its own, not a part of the stack's
+    again = pickle.loads(pickle.dumps(res))
+    torch.testing.assert_close(again.outputs(x5), res.outputs(x5))
+
+
+def test_outputs_are_taken_in_evaluation_mode():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5), nn.Linear(3, 1)), x5, yr, MSE, n=2, epochs=2)
+    torch.testing.assert_close(res.outputs(x5), res.outputs(x5), rtol=0, atol=0)
+    assert res.models[0].training and res.models[0][1].training
+
+
+class Half(nn.Module):
+    def __init__(self): super().__init__()
+    def forward(self, x): return x
+
+
+shared = mlp(5, 2, 1)
+GOOD = dict(make_model=lambda: mlp(5, 2, 1), x=x5, y=yr, loss_func=MSE, n=3, epochs=2)
+
+
+@pytest.mark.parametrize("bad,says", [
+    (dict(n=0), "n is 0"), (dict(n=-1), "n is -1"), (dict(n=2.), "n is 2.0"), (dict(n=True), "n is True"), (dict(epochs=0), "epochs is 0"),
+    (dict(epochs="5"), "epochs is '5'"), (dict(lr=0), "lr is 0"), (dict(lr=math.nan), "lr is nan"), (dict(lr="0.1"), "lr is '0.1'"),
+    (dict(opt="lion"), "opt is 'lion'"), (dict(opt=torch.optim.SGD), "'adam' or 'sgd'"), (dict(seeds=[1, 2]), "seeds has 2"),
+    (dict(seeds=[1, 2, 1]), "1 more than once"), (dict(seeds=[1, 2, "a"]), "whole numbers"), (dict(seeds=5), "whole numbers"),
+    (dict(seeds=[1, 2, 2**70]), "64 bits"), (dict(device="gpu5"), "device 'gpu5'"), (dict(make_model=shared), "is a model"),
+    (dict(make_model=None), "make_model is None"), (dict(make_model=lambda: 3), "gives int"), (dict(make_model=lambda: shared), "new model"),
+    (dict(make_model=Half), "without parameters"), (dict(make_model=lambda: nn.LazyLinear(1)), "lazy"),
+    (dict(make_model=lambda: mlp(5, int(torch.randint(2, 99, ())), 1)), "different models: 0.weight"),
+    (dict(make_model=lambda: mlp(4, 2, 1)), r"shape \(40, 5\)"), (dict(x=x5.long()), "int64"), (dict(x=x5.numpy()), "x is of type ndarray"),
+    (dict(x=x5[:0]), "empty"), (dict(y=[1.]), "y is of type list"), (dict(y=yr[:-1]), r"y of shape \(39, 1\)"),
+    (dict(y=yr[:, 0]), r"y of shape \(40,\)"), (dict(loss_func=nn.NLLLoss()), "loss_func cannot compare"), (dict(loss_func="mse"), "loss_func is 'mse'"),
+    (dict(loss_func=nn.MSELoss(reduction="sum")), "reduction='sum'"), (dict(loss_func=nn.MSELoss(reduction="none")), "reduction='none'"),
+    (dict(loss_func=lambda a, b: F.mse_loss(a, b, reduction="sum")), "no mean"), (dict(loss_func=lambda a, b: (a-b)**2), "instead of one number"),
+    (dict(loss_func=lambda a, b: 0.5), "float instead of one number"), (dict(loss_func=lambda a, b: b.mean()), "does not depend"),
+])
+def test_bad_input(bad, says):
+    before = states()
+    with pytest.raises(InputError, match=says): train_replicas(**{**GOOD, **bad})
+    assert all(np.array_equal(a, b) for a, b in zip(before, states()))
+
+
+def test_the_models_own_message_is_kept():
+    with pytest.raises(InputError, match="wants"): train_replicas(lambda: SeqNet(nn.RNN(3, 2), nn.Linear(2, 1)), x5, yr, MSE, n=2)
+
+
+def test_compare_replicas():
+    letters = torch.arange(4).repeat(60)
+    def nodes(h): return lambda: nn.Sequential(nn.Embedding(4, h), nn.Tanh(), nn.Linear(h, 4))
+    t = compare_replicas({1: nodes(1), 2: nodes(2)}, letters[:-1], letters[1:], CE, 0.5, n=10, epochs=40, seeds=range(5, 15))
+    assert list(t.index) == [1, 2] and list(t.columns) == ["ok", "n", "rate", "low", "high", "best", "median", "replicas"]
+    for h in (1, 2):
+        res = train_replicas(nodes(h), letters[:-1], letters[1:], CE, n=10, epochs=40, seeds=range(5, 15))
+        pd.testing.assert_frame_equal(t.replicas[h].losses, res.losses)
+        assert tuple(t.loc[h, ["rate", "low", "high", "ok", "n"]]) == res.success_rate(0.5)
+        assert (t.best[h], t["median"][h]) == (res.last.min(), res.last.median())
+    assert t.rate[2] > t.rate[1]  # row 3.7
+    for bad, says in (({}, "settings"), ([nodes(1)], "settings")):
+        with pytest.raises(InputError, match=says): compare_replicas(bad, letters, letters, CE, 0.5)
+    with pytest.raises(InputError, match="threshold"): compare_replicas({1: nodes(1)}, letters, letters, CE, "low")
+    with pytest.raises(InputError, match="n is 0"): compare_replicas({1: nodes(1)}, letters, letters, CE, 0.5, n=0)
+
+
+@pytest.mark.parametrize("make_model,x,y,hidden,classes", [
+    (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Tanh(), nn.Linear(2, 6)), codes6[:8], codes6[1:9], 2, 6),
+    (lambda: SeqNet(nn.RNN(4, 3), nn.Linear(3, 3)), seq, seq_y, 3, 3), (lambda: mlp(5, 4, 1), x5, yr, 4, 1),
+    (lambda: nn.Embedding(6, 6), codes6[:8], codes6[1:9], 0, 6)])
+def test_show_replicas(make_model, x, y, hidden, classes):
+    res = train_replicas(make_model, x, y, MSE if classes == 1 else CE, n=7, epochs=2)
+    fig = show_replicas(res, x, rows=5, threshold=res.last.median(), labels="vwxyz")
+    assert not plt.get_fignums()
+    shown = [ax for ax in fig.axes if ax.images]
+    assert len(shown) == 7 and len(fig.axes) == 10
+    for ax, out, loss in zip(shown, res.outputs(x), res.last):
+        picture = np.asarray(ax.images[0].get_array())
+        assert picture.shape == (5, hidden+classes) and ax.images[0].get_clim() == (-1, 1)
+        np.testing.assert_allclose(picture[:, hidden:], (out if classes == 1 else out.softmax(-1))[-5:], rtol=1e-6)
+        assert ax.get_title() == f"{loss:.3g}" + " ok"*int(loss <= res.last.median())
+        assert [t.get_text() for t in ax.get_yticklabels()] == list("vwxyz")
+    with pytest.raises(InputError, match="labels has 2"): show_replicas(res, x, rows=5, labels="ab")
+    with pytest.raises(InputError, match="rows is 0"): show_replicas(res, x, rows=0)
+    with pytest.raises(InputError, match="type list"): show_replicas([res], x)
+
+
+def test_show_replicas_keeps_probabilities():
+    res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Softmax(-1)), x5, y3, nn.NLLLoss(), n=1, epochs=1)
+    picture = show_replicas(res, x5, rows=4).axes[0].images[0].get_array()
+    np.testing.assert_allclose(picture[:, 5:], res.outputs(x5)[0, -4:], rtol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution"])
+def test_on_a_gpu(name):
+    make_model, x, y, loss_func = FEED_FORWARD[name]
+    res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05)
+    there = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05, device="cpu")
+    assert res.alone == "" and next(res.models[0].parameters()).device == x.device
+    np.testing.assert_allclose(res.losses, there.losses, rtol=1e-3)
