@@ -195,7 +195,7 @@ def _trace(model, x, names) -> tuple[_Tape, list[_Var], _Var]:
     if not _is_var(out): raise _Unbatchable("its output is no tensor that depends on its parameters")
     return tape, [*made.values()], out
 
-# %% ../nbs/04_replicas.ipynb #16b389bb
+# %% ../nbs/04_replicas.ipynb #fbc12821
 def _equal(a, b) -> bool: return bool(((a == b) | (a.isnan() & b.isnan())).all()) # the same bits; NaN is NaN
 
 def _close(a, b, size=None) -> bool:
@@ -208,6 +208,10 @@ def _randn(*shape, like, seed=0): # own generator: the user's random numbers are
     generator = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
+def _tries(numbers, size) -> int:
+    "How often to try something that gives `numbers` numbers: 128 of them show a difference, and 2**22 in all are enough."
+    return max(1, min(-(-128//numbers), 2**22//size))
+
 def _grads(out, ins, g): return torch.autograd.grad(out, ins, g, allow_unused=True)
 
 def _each(func):
@@ -216,9 +220,7 @@ def _each(func):
     def run(*ts): return _tensors(func(*(t.clone() for t in ts)))
     return lambda *ts: [torch.stack(o) for o in zip(*(run(*t) for t in zip(*ts)))]
 
-# %% ../nbs/04_replicas.ipynb #be663b8b
-_TRIES = 256 # numbers that are compared at least; two ways that are not the same agree in many of them by chance
-
+# %% ../nbs/04_replicas.ipynb #678e9cd9
 def _expand(t, rows): return t if rows is None else t.index_select(1, rows)
 
 class _Linear:
@@ -254,13 +256,13 @@ class _Linear:
             else: self.gw += g.mT @ x
         return [gx]
 
-# %% ../nbs/04_replicas.ipynb #97a8ae69
+# %% ../nbs/04_replicas.ipynb #785cb487
 @functools.lru_cache(maxsize=1000)
 def _linear_ways(R, n, N, i, o, bias, dtype, threads) -> frozenset|None:
     "The fastest `ways` that give `_Linear` the bits of `F.linear` on N rows, n of them distinct; None: there are none."
     like, some = torch.empty(0, dtype=dtype), range(min(R, 16)) # places in memory repeat after 16
     shapes, draws = ((n, i), (o, i), (o,), (n, o)), []
-    for seed in range(-(-_TRIES//(len(some)*min(o, n*i)))):
+    for seed in range(_tries(min(o, n*i), len(some)*N*(i+o))):
         x, w, b, g = (_randn(R, *s, like=like, seed=seed) for s in shapes)
         rows = torch.randint(n, (N,), generator=torch.Generator().manual_seed(seed)) if n < N else None
         want = []
@@ -443,7 +445,7 @@ class _GRU:
         gb = self.d.sum((0, 2)) if self.bias else None
         return _by_start(dz), self.back[-1][-1], _weight_grad(self.d, self.hs), gb
 
-# %% ../nbs/04_replicas.ipynb #4b3e0848
+# %% ../nbs/04_replicas.ipynb #ae5e9a35
 class _Layer(torch.autograd.Function):
     "One recurrent layer in one direction: x (R, L·N, H_in), states, weights → h (L, R, N, H); for an LSTM c_L, too."
     @staticmethod
@@ -519,7 +521,7 @@ def _is_exact(m, x, hx, weights) -> bool:
             return run(x, ts[0] if hs else None, [[next(ws) for _ in o] for o in weights])
         return func
     many, one = call(_Recurrent(m, True)), call(functools.partial(_run_recurrent, m))
-    return _general(one, [x, *hs, *flat], True, many) is many
+    return _has_lone_bits(many, one, [x, *hs, *flat], each_start=False)
 
 # %% ../nbs/04_replicas.ipynb #a0e4af87
 # Rounded to the nearest number by the IEEE standard, so the same bits wherever the number stands in memory.
@@ -561,32 +563,44 @@ def _has_one_path(call, lone, like) -> bool:
         _one_path[key] = all(_equal(a, b) for a,b in zip(run(x, g), run(*apart)))
     return _one_path[key]
 
-# %% ../nbs/04_replicas.ipynb #bd9994d3
+# %% ../nbs/04_replicas.ipynb #347b1778
 def _align(ts, taken, dims):
     "Stacked tensors with ones after R, so that the shapes of single starts meet at their ends as usual."
     return [t.reshape(len(t), *[1]*(dims-o._value.dim()), *o._value.shape) for t,o in zip(ts, taken)]
 
-def _values_and_grads(func, ts, gs=None) -> tuple[list, list, list]:
-    "What `func` gives for `ts`, and the gradients of it times `gs` (random where not given), and `gs`."
+def _values_and_grads(func, ts, gs=None) -> tuple[list, list]:
+    "What `func` gives for `ts`, with its gradients times `gs` (None: random), and `gs`."
     with torch.enable_grad():
         ts = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in ts]
         outs = [o for o in _tensors(func(*ts)) if o.requires_grad]
         gs = gs or [_randn(*o.shape, like=o) for o in outs]
-        return outs, _grads(outs, [t for t in ts if t.requires_grad], gs) if outs else (), gs
+        grads = _grads(outs, [t for t in ts if t.requires_grad], gs) if outs else ()
+    return [o for o in (*outs, *grads) if o is not None], gs
+
+def _has_lone_bits(many, lone, ts, each_start) -> bool:
+    """Has `many`, for stacked tensors, the bits of `lone`? Tried on `ts` and on tensors near them.
+
+    `each_start`: enough numbers for each one, since its place in memory may matter; else enough in all."""
+    some, seed, tries = range(min(len(ts[0]), 16)), 0, 1
+    while seed < tries:
+        near = [t*(1 + 0.1*_randn(*t.shape, like=t, seed=seed)) if seed and t.is_floating_point() else t for t in ts]
+        got, gs = _values_and_grads(many, near)
+        for i in some:
+            want, _ = _values_and_grads(lone, [t[i] for t in near], [g[i] for g in gs])
+            if not all(_equal(a[i], b) for a,b in zip(got, want)): return False
+        fewest = min((o[0].numel() for o in got), default=128)
+        seed, tries = seed+1, _tries(fewest*(1 if each_start else len(some)), len(some)*sum(t[0].numel() for t in ts))
+    return True
 
 def _general(lone, ts, exact, many=None) -> Callable:
     "`many`, or vmap, where it works (with the bits of a start alone, where they are asked for), else start by start."
-    many = many or torch.func.vmap(lone)
+    run = many or torch.func.vmap(lone)
     try:
         with warnings.catch_warnings():
             # Where vmap has no batching rule it warns, and goes start by start itself.
             warnings.filterwarnings('error', message='There is a performance drop')
-            outs, grads, gs = _values_and_grads(many, ts)
-        for i in range(min(len(ts[0]), 16)) if exact else ():
-            outs1, grads1, _ = _values_and_grads(lone, [t[i] for t in ts], [g[i] for g in gs])
-            pairs = [*zip(outs, outs1), *((a, b) for a,b in zip(grads, grads1) if b is not None)]
-            if not all(_equal(a[i], b) for a,b in pairs): return _each(lone)
-        return many
+            _values_and_grads(run, ts)
+        return run if not exact or _has_lone_bits(run, lone, ts, each_start=many is None) else _each(lone)
     except Exception: return _each(lone) # an operation without a batching rule
 
 class _Activation:
