@@ -549,6 +549,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastcourse.replicas._equal': ('replicas.html#_equal', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._evaluate': ('replicas.html#_evaluate', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._expand': ('replicas.html#_expand', 'fastcourse/replicas.py'),
+                                     'fastcourse.replicas._fast_ways': ('replicas.html#_fast_ways', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._first_line': ('replicas.html#_first_line', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._first_step': ('replicas.html#_first_step', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._fit': ('replicas.html#_fit', 'fastcourse/replicas.py'),

@@ -195,7 +195,7 @@ def _trace(model, x, names) -> tuple[_Tape, list[_Var], _Var]:
     if not _is_var(out): raise _Unbatchable("its output is no tensor that depends on its parameters")
     return tape, [*made.values()], out
 
-# %% ../nbs/04_replicas.ipynb #fbc12821
+# %% ../nbs/04_replicas.ipynb #b35c0467
 def _equal(a, b) -> bool: return bool(((a == b) | (a.isnan() & b.isnan())).all()) # the same bits; NaN is NaN
 
 def _close(a, b, size=None) -> bool:
@@ -208,9 +208,9 @@ def _randn(*shape, like, seed=0): # own generator: the user's random numbers are
     generator = torch.Generator(like.device).manual_seed(seed)
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
-def _tries(numbers, size) -> int:
-    "How often to try something that gives `numbers` numbers: 128 of them show a difference, and 2**22 in all are enough."
-    return max(1, min(-(-128//numbers), 2**22//size))
+def _tries(numbers, size, starts=1) -> int:
+    "How often to try what gives `numbers` numbers to each of `starts`; 2**22 numbers in all (`size` a try) are enough."
+    return max(1, min(-(-max(64, 512//starts)//numbers), 2**22//size))
 
 def _grads(out, ins, g): return torch.autograd.grad(out, ins, g, allow_unused=True)
 
@@ -256,13 +256,16 @@ class _Linear:
             else: self.gw += g.mT @ x
         return [gx]
 
-# %% ../nbs/04_replicas.ipynb #785cb487
+# %% ../nbs/04_replicas.ipynb #60b126f1
+# Few rows times many columns is faster than many rows times few columns.
+def _fast_ways(i, o) -> frozenset: return frozenset({'w turned'} if i < o else ())
+
 @functools.lru_cache(maxsize=1000)
 def _linear_ways(R, n, N, i, o, bias, dtype, threads) -> frozenset|None:
     "The fastest `ways` that give `_Linear` the bits of `F.linear` on N rows, n of them distinct; None: there are none."
     like, some = torch.empty(0, dtype=dtype), range(min(R, 16)) # places in memory repeat after 16
     shapes, draws = ((n, i), (o, i), (o,), (n, o)), []
-    for seed in range(_tries(min(o, n*i), len(some)*N*(i+o))):
+    for seed in range(_tries(min(o, n*i), len(some)*N*(i+o), len(some))):
         x, w, b, g = (_randn(R, *s, like=like, seed=seed) for s in shapes)
         rows = torch.randint(n, (N,), generator=torch.Generator().manual_seed(seed)) if n < N else None
         want = []
@@ -280,8 +283,7 @@ def _linear_ways(R, n, N, i, o, bias, dtype, threads) -> frozenset|None:
             bad |= {name for k,name in enumerate(('out', 'out', 'w', 'b')[:3+bias])
                     if not all(_equal(got[k][r], o[k]) for r,o in zip(some, want))}
         return bad
-    # Few rows times many columns is faster than many rows times few columns.
-    ways = {'w turned'} if i < o else set()
+    ways = set(_fast_ways(i, o))
     while bad := differ(ways):
         for name in bad:
             if f'{name} each' in ways: return None
@@ -445,7 +447,7 @@ class _GRU:
         gb = self.d.sum((0, 2)) if self.bias else None
         return _by_start(dz), self.back[-1][-1], _weight_grad(self.d, self.hs), gb
 
-# %% ../nbs/04_replicas.ipynb #ae5e9a35
+# %% ../nbs/04_replicas.ipynb #a24b638e
 class _Layer(torch.autograd.Function):
     "One recurrent layer in one direction: x (R, L·N, H_in), states, weights → h (L, R, N, H); for an LSTM c_L, too."
     @staticmethod
@@ -498,10 +500,9 @@ class _Recurrent:
     def _layer(self, k, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None): # x (R, L, N, H_in) → h (R, L, N, H), last states
         L, x = x.shape[1], x.flatten(1, 2)
         if k not in self.scans:
-            m, (R, n, i), ways = self.m, x.shape, frozenset()
-            if self.exact:
-                threads = torch.get_num_threads()
-                ways = _linear_ways(R, n, n, i, w_ih.shape[1], b_ih is not None, x.dtype, threads) or ways
+            m, (R, n, i), o = self.m, x.shape, w_ih.shape[1]
+            ways = _fast_ways(i, o)
+            if self.exact: ways = _linear_ways(R, n, n, i, o, b_ih is not None, x.dtype, torch.get_num_threads()) or ways
             if isinstance(m, nn.RNN): scan = _RNN(L, h0, m.nonlinearity == 'relu', self.exact)
             else: scan = (_LSTM if isinstance(m, nn.LSTM) else _GRU)(L, h0)
             self.scans[k] = scan, ways
@@ -509,19 +510,24 @@ class _Recurrent:
         h, *c = res if isinstance(self.m, nn.LSTM) else (res,)
         return h.transpose(0, 1), h[-1], *c
 
+_exact = {}
+
 def _is_exact(m, x, hx, weights) -> bool:
     "Has `_Recurrent` the bits of the layer `m` for these stacked arguments? Tried on the first steps."
     if not isinstance(m, nn.RNN): return False
-    dim = 1 + (m.batch_first and x.dim() == 4)
-    x = x.narrow(dim, 0, min(16, x.shape[dim]))
-    flat, hs = sum(weights, []), [] if hx is None else [hx]
-    def call(run): # as a function of tensors alone
-        def func(x, *ts):
-            ws = iter(ts[len(hs):])
-            return run(x, ts[0] if hs else None, [[next(ws) for _ in o] for o in weights])
-        return func
-    many, one = call(_Recurrent(m, True)), call(functools.partial(_run_recurrent, m))
-    return _has_lone_bits(many, one, [x, *hs, *flat], each_start=False)
+    key = str(m), x.shape, hx is None, x.dtype, torch.get_num_threads()
+    if key not in _exact:
+        dim = 1 + (m.batch_first and x.dim() == 4)
+        x = x.narrow(dim, 0, min(16, x.shape[dim]))
+        flat, hs = sum(weights, []), [] if hx is None else [hx]
+        def call(run): # as a function of tensors alone
+            def func(x, *ts):
+                ws = iter(ts[len(hs):])
+                return run(x, ts[0] if hs else None, [[next(ws) for _ in o] for o in weights])
+            return func
+        many, one = call(_Recurrent(m, True)), call(functools.partial(_run_recurrent, m))
+        _exact[key] = _has_lone_bits(many, one, [x, *hs, *flat], each_start=False)
+    return _exact[key]
 
 # %% ../nbs/04_replicas.ipynb #a0e4af87
 # Rounded to the nearest number by the IEEE standard, so the same bits wherever the number stands in memory.
@@ -563,7 +569,7 @@ def _has_one_path(call, lone, like) -> bool:
         _one_path[key] = all(_equal(a, b) for a,b in zip(run(x, g), run(*apart)))
     return _one_path[key]
 
-# %% ../nbs/04_replicas.ipynb #347b1778
+# %% ../nbs/04_replicas.ipynb #2bcb7cb1
 def _align(ts, taken, dims):
     "Stacked tensors with ones after R, so that the shapes of single starts meet at their ends as usual."
     return [t.reshape(len(t), *[1]*(dims-o._value.dim()), *o._value.shape) for t,o in zip(ts, taken)]
@@ -588,8 +594,8 @@ def _has_lone_bits(many, lone, ts, each_start) -> bool:
         for i in some:
             want, _ = _values_and_grads(lone, [t[i] for t in near], [g[i] for g in gs])
             if not all(_equal(a[i], b) for a,b in zip(got, want)): return False
-        fewest = min((o[0].numel() for o in got), default=128)
-        seed, tries = seed+1, _tries(fewest*(1 if each_start else len(some)), len(some)*sum(t[0].numel() for t in ts))
+        fewest, size = min((o[0].numel() for o in got), default=512), len(some)*sum(t[0].numel() for t in ts)
+        seed, tries = seed+1, _tries(fewest, size, len(some)) if each_start else _tries(fewest*len(some), size, 4)
     return True
 
 def _general(lone, ts, exact, many=None) -> Callable:
@@ -772,7 +778,7 @@ def _sgd(p, lr) -> Callable: return lambda: p.add_(p.grad, alpha=-lr)
 _STEPS = {'adam':_adam, 'sgd':_sgd}
 _OPTIMIZERS = {'adam':torch.optim.Adam, 'sgd':torch.optim.SGD}
 
-# %% ../nbs/04_replicas.ipynb #c9e64fa8
+# %% ../nbs/04_replicas.ipynb #907ae7d5
 class _Stack:
     """R models of one kind as one: `gradients` gives their losses and gradients, `fit` trains them.
 
@@ -843,8 +849,8 @@ class _Stack:
             return _Embedding(*weight(w), codes, inverse, padding_idx)
         if args:
             x, w, b = args
-            (o, i), ways = w.shape, frozenset()
-            n = x.numel()//i
+            o, i = w.shape
+            n, ways = x.numel()//i, _fast_ways(i, o)
             if self.exact:
                 N = n if inverse is None else n//len(self.rows[0])*len(inverse)
                 ways = _linear_ways(self.R, n, N, i, o, b is not None, w.dtype, torch.get_num_threads())

@@ -133,7 +133,7 @@ def picture_part(
                 "activation map shows which places speak for the class. White frame: the true place. Red title: a mistake.",
                 [history(lrnr), table, fig])
 
-# %% ../nbs/11_tour.ipynb #b5143aa2
+# %% ../nbs/11_tour.ipynb #be1713e0
 _style = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums }
 th, td { border: 1px solid #ccc; padding: 0.25rem 0.7rem; text-align: right } th { background: #f3f3f3 }
@@ -147,7 +147,7 @@ def _png(fig:Figure) -> str:
 
 def _html(block) -> str:
     "A table, a figure, a prompt with its answer, or a sentence, as HTML."
-    if isinstance(block, pd.DataFrame): return block.to_html(index=False, border=0, float_format=lambda v: f'{v:.6g}')
+    if isinstance(block, pd.DataFrame): return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format=lambda v: f'{v:.6g}')
     if isinstance(block, Figure): return _png(block)
     if isinstance(block, tuple): return f"<pre>&gt;&gt;&gt; {html.escape(block[0])}\n{html.escape(block[1])}</pre>"
     return f"<p>{html.escape(block)}</p>"
