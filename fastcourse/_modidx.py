@@ -621,6 +621,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastcourse.text._Run.step': ('text.html#_run.step', 'fastcourse/text.py'),
                                  'fastcourse.text._Run.take': ('text.html#_run.take', 'fastcourse/text.py'),
                                  'fastcourse.text._State': ('text.html#_state', 'fastcourse/text.py'),
+                                 'fastcourse.text._StreamDL': ('text.html#_streamdl', 'fastcourse/text.py'),
+                                 'fastcourse.text._StreamDL.make_chunks': ('text.html#_streamdl.make_chunks', 'fastcourse/text.py'),
                                  'fastcourse.text._Weights': ('text.html#_weights', 'fastcourse/text.py'),
                                  'fastcourse.text._Weights.mark': ('text.html#_weights.mark', 'fastcourse/text.py'),
                                  'fastcourse.text._Weights.of': ('text.html#_weights.of', 'fastcourse/text.py'),

@@ -340,6 +340,10 @@ def _read_texts(source, text_col):
     if len(texts) < len(source): warnings.warn(f"{len(source)-len(texts)} empty rows of {text_col!r} are left out.")
     return pd.DataFrame({'text': texts.values})
 
+class _StreamDL(LMDataLoader):
+    "fastai's loader with its texts joined once an epoch, not anew for every sequence: the same batches in less time"
+    def make_chunks(self): self.chunks = torch.cat(list(self.items))
+
 def _lm_dls(df, seq_len, bs, valid_pct):
     "What `TextDataLoaders.from_df(is_lm=True)` makes, but tokenised without extra processes"
     n_valid = int(valid_pct*len(df)) if isinstance(valid_pct, Real) and 0 < valid_pct < 1 else 0
@@ -348,7 +352,8 @@ def _lm_dls(df, seq_len, bs, valid_pct):
                          f"it must be at least {1/len(df):.2g}, and less than 1.")
     block = TextBlock.from_df('text', is_lm=True, seq_len=seq_len, n_workers=0)
     dblock = DataBlock(blocks=block, get_x=ColReader('text'), splitter=RandomSplitter(valid_pct))
-    return TextDataLoaders.from_dblock(dblock, df, bs=bs, seq_len=seq_len)
+    dblock.dl_type = _StreamDL
+    return TextDataLoaders.from_dblock(dblock, df, bs=bs, seq_len=seq_len, cache=len(df))
 
 def _check_length(dls):
     "Both parts must fill the `bs` streams that the loader cuts the text into"

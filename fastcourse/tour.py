@@ -100,7 +100,7 @@ def picture_part(
     images:Path, # Picture set with train, test and boxes.csv; made where it does not exist
     dest:Path, # Folder for cam.png
     seed:int=43052, # For the start of the network and the order of the pictures
-    epochs:int=5, # Passes over the training pictures
+    epochs:int=4, # Passes over the training pictures
 ) -> Part:
     "Train a classifier from scratch; its accuracy, a grid of class activation maps, and whether they point at the object."
     from fastai.torch_core import set_seed
@@ -147,7 +147,7 @@ def _png(fig:Figure) -> str:
 
 def _html(block) -> str:
     "A table, a figure, a prompt with its answer, or a sentence, as HTML."
-    if isinstance(block, pd.DataFrame): return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format=lambda v: f'{v:.6g}')
+    if isinstance(block, pd.DataFrame): return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format='{:.6f}'.format)
     if isinstance(block, Figure): return _png(block)
     if isinstance(block, tuple): return f"<pre>&gt;&gt;&gt; {html.escape(block[0])}\n{html.escape(block[1])}</pre>"
     return f"<p>{html.escape(block)}</p>"

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import signal
 import subprocess
@@ -112,6 +113,28 @@ def test_row_4_10_fine_tune_trains_both_phases():
     lrnr.fine_tune(1, 1e-2)
     assert isinstance(lrnr, LMLearner) and lrnr.validate()[0] < before/2
     assert len(lrnr.opt.param_lists) == 1
+
+
+@pytest.mark.parametrize("bs,seq_len", [(3, 7), (16, 72), (2, 1000)])
+def test_batches_are_fastais(bs, seq_len):
+    "The loader joins its texts in one piece; fastai's cuts each sequence out of the list of texts."
+    df = human_numbers(20)
+    torch.manual_seed(1)
+    ours = lm_learner(df, bs=bs, seq_len=seq_len).dls
+    torch.manual_seed(1)
+    theirs = TextDataLoaders.from_df(df, text_col="text", is_lm=True, valid_pct=0.2, bs=bs, seq_len=seq_len,
+                                     text_vocab=list(ours.vocab))
+    for a, b in zip((*ours, ours.train), (*theirs, theirs.train)):  # the training part twice: shuffled anew
+        torch.manual_seed(2)
+        random.seed(2)
+        np.random.seed(2)
+        mine = list(a)
+        torch.manual_seed(2)
+        random.seed(2)
+        np.random.seed(2)
+        for (x, y), (fx, fy) in zip(mine, b, strict=True):
+            assert type(x) is type(fx) and type(y) is type(fy)
+            assert_close(torch.stack([x, y]).tolist(), torch.stack([fx, fy]).tolist(), rtol=0, atol=0)
 
 
 def test_takes_ready_dls_and_a_csv_file(tmp_path):
