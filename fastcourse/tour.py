@@ -68,7 +68,10 @@ def language_part(
     set_seed(seed)
     df = human_numbers()
     lrnr = lm_learner(df)
-    lrnr.fit_one_cycle(3, 2e-2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1) # an LSTM's steps are short: beside another program, two threads wait for each other most of the time
+    try: lrnr.fit_one_cycle(3, 2e-2)
+    finally: torch.set_num_threads(threads)
     blocks = [history(lrnr)]
     acc = blocks[0].accuracy.iloc[-1]
     blocks.append(f"Next-word accuracy on the validation texts: {acc:.4f}.")
