@@ -447,7 +447,7 @@ class _GRU:
         gb = self.d.sum((0, 2)) if self.bias else None
         return _by_start(dz), self.back[-1][-1], _weight_grad(self.d, self.hs), gb
 
-# %% ../nbs/04_replicas.ipynb #a24b638e
+# %% ../nbs/04_replicas.ipynb #4df46e73
 class _Layer(torch.autograd.Function):
     "One recurrent layer in one direction: x (R, L·N, H_in), states, weights → h (L, R, N, H); for an LSTM c_L, too."
     @staticmethod
@@ -500,9 +500,9 @@ class _Recurrent:
     def _layer(self, k, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None): # x (R, L, N, H_in) → h (R, L, N, H), last states
         L, x = x.shape[1], x.flatten(1, 2)
         if k not in self.scans:
-            m, (R, n, i), o = self.m, x.shape, w_ih.shape[1]
-            ways = _fast_ways(i, o)
-            if self.exact: ways = _linear_ways(R, n, n, i, o, b_ih is not None, x.dtype, torch.get_num_threads()) or ways
+            m, (R, n, i), o, ways = self.m, x.shape, w_ih.shape[1], None
+            if self.exact: ways = _linear_ways(R, n, n, i, o, b_ih is not None, x.dtype, torch.get_num_threads())
+            if ways is None: ways = _fast_ways(i, o)
             if isinstance(m, nn.RNN): scan = _RNN(L, h0, m.nonlinearity == 'relu', self.exact)
             else: scan = (_LSTM if isinstance(m, nn.LSTM) else _GRU)(L, h0)
             self.scans[k] = scan, ways
@@ -635,7 +635,7 @@ class _Others:
         grads = iter(_grads(outs, [t for t in self.ins if t.requires_grad], gs))
         return [next(grads) if t.requires_grad else None for t in self.ins]
 
-# %% ../nbs/04_replicas.ipynb #f072b0d1
+# %% ../nbs/04_replicas.ipynb #9c4ca69a
 def _unreduced(loss_func) -> Callable|None:
     "The loss without its mean, where it is one of the kind that has `reduction`."
     if hasattr(loss_func, 'reduction'):
@@ -670,22 +670,21 @@ class _CrossEntropy:
         if self.g is None: # the gradient of the mean of -logp at the codes is always the same
             one = -torch.ones_like(logp[:1,:1,:1])/self.N
             self.g = torch.zeros_like(logp).scatter_(self.dim, self.y, one.expand(self.y.shape))
-            self.share = self.share.to(logp.dtype)
         g = torch._log_softmax_backward_data(self.g, logp, self.dim, logp.dtype)
         return -(logp.gather(self.dim, self.y).squeeze(self.dim) @ self.share), g.mT if self.dim == 1 else g
 
-def _loss_ways(loss_func, y, R, rows, exact) -> list[Callable]:
+def _loss_ways(loss_func, out, y, rows, exact) -> list[Callable]:
     "Ways to R losses, the fastest first. Without `rows` the last one always works."
-    unreduced, ways = _unreduced(loss_func), []
+    unreduced, ways, R = _unreduced(loss_func), [], len(out)
     if unreduced and y.dim():
         some, N = y if rows is None else y[rows[0]], len(y)
         n = len(some)
-        share = (torch.ones(N, dtype=torch.float64, device=y.device) if rows is None else rows[1].bincount().double())/N
+        share = (out.new_ones(N) if rows is None else rows[1].bincount().to(out.dtype))/N
         plain = loss_func is F.cross_entropy or type(loss_func) is nn.CrossEntropyLoss
         if plain and y.dim() == 1 and not y.is_floating_point():
             ways.append(_CrossEntropy(some, R, N, share, 2 if exact else 1))
         ys = some.expand(R, *some.shape).flatten(0, 1)
-        def mean(t): return t.view(R, n, -1).mean(2) @ share.to(t.dtype)
+        def mean(t): return t.view(R, n, -1).mean(2) @ share
         ways.append(_MeanOf(lambda o: unreduced(o.flatten(0, 1), ys), mean, lambda t: t.numel()//(R*n)*N))
     def lone(o): return loss_func(o, y)
     general = (torch.func.vmap(lone), lambda o: _each(lone)(o)[0]) if rows is None else ()
@@ -700,7 +699,7 @@ def _stacked_loss(loss_func, out, y, rows, exact) -> Callable:
             loss = loss_func(o, y)
         return loss.detach(), torch.autograd.grad(loss, o)[0]
     lones = {i:lone(i) for i in {0, R//2, R-1}}
-    for way in _loss_ways(loss_func, y, R, rows, exact):
+    for way in _loss_ways(loss_func, out, y, rows, exact):
         try:
             losses, grads = way(out)
             grads = _expand(grads, inverse)
@@ -1198,13 +1197,15 @@ def compare_replicas(
     """How often each setting succeeds: columns ok, n, rate, low, high (Wilson's 95 % interval), best, median, replicas.
 
     `best` and `median` are of the last losses; `replicas` is what `train_replicas` gives. The other arguments are those
-    of `train_replicas`. Raises `InputError` for bad input, too. Rows 3.7, 4.1 and 4.2."""
+    of `train_replicas`. Inside `with joblib.parallel_config(n_jobs=2):` two settings train side by side, each in a process.
+    Raises `InputError` for bad input, too. Rows 3.7, 4.1 and 4.2."""
     if not isinstance(settings, dict) or not settings:
         raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     _number('threshold', threshold)
     rows = {}
-    for label,make_model in settings.items():
-        res = train_replicas(make_model, x, y, loss_func, **kwargs)
+    task = joblib.delayed(train_replicas)
+    every = joblib.Parallel()(task(make_model, x, y, loss_func, **kwargs) for make_model in settings.values())
+    for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,
                            best=res.last.min(), median=res.last.median(), replicas=res)

@@ -153,6 +153,16 @@ class _Weights(NamedTuple):
         r = torch.linspace(1, 2, max(map(len, ws)), device=self.emb.device)
         return torch.cat([r[:len(w)] @ w for w in ws]).cpu()
 
+def _fbgemm_product(w, scale):
+    "fbgemm's int8 product: on a CPU without AVX512-VNNI, `torch._int_mm` is slower than fp32"
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*quantized tensor', UserWarning) # torch means to drop them; then `_int_mm` is left
+        q = torch.quantize_per_channel(w, scale.double(), torch.zeros(len(w), dtype=torch.long), 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(q, None)
+    def product(x, bias, out=None): # x in 7 bits: with 8 the sums of two products can overflow
+        return torch.add(torch.ops.quantized.linear_dynamic(x, packed, True), bias, out=out)
+    return product
+
 def _product(
     w:Tensor, # (outputs, inputs)
     precision:str, # 'fp32' or 'int8'
@@ -162,6 +172,8 @@ def _product(
         wt = w.t().contiguous() # one row times this layout runs about twice as fast
         return lambda x,bias,out=None: torch.addmm(bias, x, wt, out=out)
     scale = w.abs().amax(1).clamp_min(1e-12)/127
+    if 'fbgemm' in torch.backends.quantized.supported_engines and hasattr(torch, 'quantize_per_channel'):
+        return _fbgemm_product(w, scale)
     q = (w/scale[:,None]).round().to(torch.int8).t()
     def product(x, bias, out=None):
         s = x.abs().amax(1, keepdim=True).clamp_min(1e-12)/127

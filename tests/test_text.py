@@ -711,7 +711,11 @@ def test_html_names_each_word_and_escapes():
 
 # int8
 
-def test_int8_products_are_close():
+@pytest.mark.parametrize("engine", ["fbgemm", "_int_mm"])
+def test_int8_products_are_close(engine, monkeypatch):
+    if engine == "fbgemm" and engine not in torch.backends.quantized.supported_engines:
+        pytest.skip("this CPU has no fbgemm")
+    monkeypatch.setattr(torch.backends.quantized.__class__, "supported_engines", [engine])
     torch.manual_seed(0)
     for n in (1, 3, 40):
         w, x, b = torch.randn(50, 70), torch.randn(n, 70), torch.randn(50)
