@@ -65,10 +65,10 @@ def plain_bars() -> None:
 def wilson_interval(
     hits:int, # Successes
     n:int, # Trials
-    z:float=1.96, # Width in standard errors: 1.96 for 95 %
+    z:float=1.959964, # Width in standard errors: 1.96 for 95 %
 ) -> tuple[float, float]:
-    "Confidence interval of the share `hits/n`. Raises `InputError` without trials. Wilson, JASA 22:209, 1927."
+    "Confidence interval of the share `hits/n`: (low, high). Raises `InputError` without trials. Wilson, JASA 22:209, 1927."
     if n < 1 or not 0 <= hits <= n: raise InputError(f"{hits} hits in {n} trials: give n of 1 or more, and 0 to n hits")
     p,d = hits/n,1+z*z/n
     middle,half = (p+z*z/(2*n))/d,z*(p*(1-p)/n+z*z/(4*n*n))**0.5/d
-    return max(0., middle-half),min(1., middle+half)
+    return 0. if hits == 0 else middle-half,1. if hits == n else middle+half # exact where rounding would move them

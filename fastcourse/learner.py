@@ -19,7 +19,7 @@ from fastai.basics import (Adam, AvgLoss, AvgSmoothLoss, BaseLoss, CancelBackwar
                            event, find_bs, modify_exception, noop, num_distrib, to_detach)
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
-from .core import InputError, is_terminal
+from .core import InputError, _whole, is_terminal
 from fastprogress.fastprogress import ConsoleMasterBar, format_time, master_bar, progress_bar
 from functools import partial
 from inspect import isfunction
@@ -711,11 +711,6 @@ def _check_metric(f, pred, y):
                          f" than one number: {_line(e)}") from e
 
 # %% ../nbs/02_learner.ipynb #af9bd6d0
-def _whole(name, value, low, high=math.inf, why=''):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
-        upto = 'or more' if high == math.inf else f'to {high}{why}'
-        raise InputError(f"{name}={value!r} must be a whole number, {low} {upto}.")
-
 def _check_model(model):
     if isinstance(model, type): raise InputError(f"model={model.__name__} is a class; pass an instance of it.")
     if not isinstance(model, nn.Module):

@@ -10,7 +10,6 @@ import copy, functools, inspect, math, operator, warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import NamedTuple
 import joblib, numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.torch_core import default_device
@@ -19,7 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from .core import InputError, progress
+from .core import InputError, _whole, progress, wilson_interval
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
 class SuccessRate(NamedTuple):
@@ -32,16 +31,7 @@ class SuccessRate(NamedTuple):
     def __str__(self) -> str:
         return f"{self.ok} of {self.n}: {self.rate:.2f} (95 % interval {self.low:.2f} to {self.high:.2f})"
 
-# %% ../nbs/04_replicas.ipynb #e7585c4f
-def _wilson(ok:int, n:int) -> SuccessRate:
-    "E. B. Wilson, 'Probable inference', J. Amer. Stat. Assoc. 22 (1927): the rates that a test at 5 % does not reject."
-    p, z = ok/n, NormalDist().inv_cdf(0.975)
-    middle, half = p + z*z/(2*n), z*math.sqrt(p*(1-p)/n + z*z/(4*n*n))
-    # At 0 of n and n of n the ends are exactly 0 and 1; rounding must not move them.
-    low, high = 0. if ok == 0 else (middle-half)/(1+z*z/n), 1. if ok == n else (middle+half)/(1+z*z/n)
-    return SuccessRate(p, low, high, ok, n)
-
-# %% ../nbs/04_replicas.ipynb #22ec9259
+# %% ../nbs/04_replicas.ipynb #c5d833e2
 @dataclass(frozen=True, repr=False)
 class Replicas:
     """The trained starts. `train_replicas` makes it.
@@ -63,7 +53,8 @@ class Replicas:
     ) -> SuccessRate:
         "Share of starts whose last loss is at most `threshold`, with Wilson's 95 % interval. NaN is no success."
         _number('threshold', threshold)
-        return _wilson(int((self.last <= threshold).sum()), len(self.models))
+        ok,n = int((self.last <= threshold).sum()),len(self.models)
+        return SuccessRate(ok/n, *wilson_interval(ok, n), ok, n)
 
     @property
     def last(self) -> pd.Series:
@@ -1016,11 +1007,7 @@ def _mean_loss(loss_func, out, y) -> Tensor:
                              f"twice, so it is no mean; {advice}")
     return loss
 
-# %% ../nbs/04_replicas.ipynb #04614e6a
-def _whole(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name} is {value!r}; give a whole number from 1 up.")
-
+# %% ../nbs/04_replicas.ipynb #bf501b22
 def _number(name, value, low=-math.inf):
     above = f' above {low}' if math.isfinite(low) else ''
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low < value < math.inf:

@@ -11,7 +11,7 @@ import functools, hashlib, html, json, math, os, re, warnings, weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from fastcore.basics import compose
 from torch import Tensor, nn
 from . import __version__
 from .core import *
+from .core import _whole
 
 # %% ../nbs/06_text.ipynb #8584941d
 _marks = (TK_MAJ, TK_UP, TK_REP, TK_WREP)
@@ -80,10 +81,6 @@ def decode_words(
     return [word for word,_ in _pieces(tokens) if word]
 
 # %% ../nbs/06_text.ipynb #a52b1464
-def _whole(name, value, least=1):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name}={value!r} must be a whole number, {least} or more.")
-
 def _require_lm(lrnr):
     if not isinstance(lrnr, LMLearner) or not isinstance(lrnr.model[0], AWD_LSTM):
         raise InputError(f"{type(lrnr).__name__} is no language model of AWD_LSTM: make one with lm_learner.")
