@@ -34,7 +34,7 @@ test-nbs: $(VENV)/.installed-dev
 	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/nbdev-test --n-workers 2 --timing
 
 test-py: $(VENV)/.installed-dev
-	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -q tests
+	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # make export write fastcourse/*.py from the notebooks
 export: $(VENV)/.installed-dev

@@ -205,7 +205,7 @@ def show_fit(
             ax.plot(at, values, 'o', ms=3, alpha=0.5 if len(at) < 500 else 0.2, label='data', color='0.5', mec='none')
         elif name == 'truth': ax.plot(at[order], values[order], '--', label='truth', color='black')
         else: ax.plot(at[order], values[order], label=name, lw=2)
-    ax.legend()
+    for handle in ax.legend().legend_handles: handle.set_alpha(1) # one faint point is hard to see
     if title is not None: ax.set_title(title)
     return ax
 
