@@ -33,8 +33,9 @@ test: test-nbs test-py
 test-nbs: $(VENV)/.installed-dev
 	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/nbdev-test --n-workers 2 --timing
 
+# The longest file first: one worker has it while the other goes through the rest
 test-py: $(VENV)/.installed-dev
-	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_tour.py tests
 
 # make export write fastcourse/*.py from the notebooks
 export: $(VENV)/.installed-dev

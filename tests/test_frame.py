@@ -62,4 +62,4 @@ def test_no_path_of_this_machine_in_the_project():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     text = [ROOT/f for f in files if f.endswith((".py", ".ipynb", ".md", ".cfg", ".toml", ".txt", "Makefile"))]
     for f in text:
-        assert f"{Path.home()}/" not in f.read_text() and f"{ROOT.parent}/" not in f.read_text(), f
+        assert f"{Path.home()}/" not in f.read_text() and f"{ROOT}/" not in f.read_text(), f
