@@ -21,6 +21,8 @@ from .crawl import *
 from .clean import *
 from .vision import *
 from .cam import *
+from .cam_metrics import *
+from .cascade import *
 
 # %% ../nbs/13_all.ipynb #c4e17e2d
 __all__ = [o for o in globals() if not o.startswith('_')]

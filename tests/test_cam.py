@@ -1,0 +1,299 @@
+"""Class activation maps: identities, peers, every kind of input, faults, and memory."""
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import Image, get_image_files, models, resnet18, set_seed, vision_learner
+from torch import nn
+from torch.testing import assert_close
+
+from fastcourse.cam import _cells, cams, gradcam, load_cams
+from fastcourse.core import InputError
+from fastcourse.scenes import digit_scenes
+from fastcourse.vision import cam_learner, folder_dls
+
+close = dict(rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("set")/"images"
+    digit_scenes(path, n_train=32, n_test=12, size=64)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dls(path):
+    return folder_dls(path, size=64, bs=8, num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def lrnr(dls):
+    set_seed(1)
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    with lrnr.no_bar(), lrnr.no_logging():
+        lrnr.fit(2, 1e-3)
+    return lrnr
+
+
+@pytest.fixture(scope="module")
+def files(path):
+    return sorted(get_image_files(path/"test"))
+
+
+def tensors(lrnr, files):
+    return lrnr.dls.test_dl(files, bs=len(files)).one_batch()[0].as_subclass(torch.Tensor)
+
+
+# --- identities
+
+def test_the_mean_of_a_map_is_the_logit_of_the_network(lrnr, files):
+    x, m = tensors(lrnr, files), cams(lrnr, files)
+    with torch.no_grad():
+        assert_close(m.maps.mean((2, 3)), lrnr.model.eval()(x).cpu(), **close)
+    assert_close(m.logits, m.maps.mean((2, 3)), **close)
+
+
+@pytest.mark.parametrize("arch, stride", [(resnet18, 8), (resnet18, None), (models.convnext_tiny, None), (models.mobilenet_v3_small, 16)])
+def test_gradcam_with_the_readable_head_is_the_positive_part_over_the_places(dls, files, arch, stride):
+    lrnr = cam_learner(dls, arch, pretrained=False, stride=stride)
+    m, g = cams(lrnr, files), gradcam(lrnr, files, layer=lrnr.model[0])
+    h, w = m.maps.shape[2:]
+    assert_close(g.maps, m.maps.relu()/(h*w), rtol=1e-3, atol=1e-6)
+    assert g.cells == m.cells and g.vocab == m.vocab and g.labels == m.labels
+
+
+def test_one_forward_pass_of_the_body_for_all_classes(lrnr, files):
+    seen = []
+    cams(lrnr, files)  # where the cells lie is found once for a network
+    hook = lrnr.model[0].register_forward_hook(lambda m, args, out: seen.append(len(out)))
+    try: cams(lrnr, files, bs=5)
+    finally: hook.remove()
+    assert seen == [5, 5, 2]
+
+
+# --- against the packages that are known for it
+
+def test_the_grad_cam_package_agrees(lrnr, files):
+    pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    x, m, g = tensors(lrnr, files), cams(lrnr, files), gradcam(lrnr, files)
+    lrnr.model.eval()
+    with pytorch_grad_cam.GradCAM(lrnr.model, [lrnr.model[0]]) as peer:
+        for c in range(2):
+            theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(c)]*len(x)))
+            # theirs is scaled to 0..1 and resized, cells as blocks: compare with ours treated alike
+            for maps in (m.maps[:, c].relu(), g.maps[:, c]):
+                low = maps.amin((1, 2), keepdim=True)
+                ours = (maps-low)/(1e-7+maps.amax((1, 2), keepdim=True)-low)
+                ours = nn.functional.interpolate(ours[:, None], x.shape[2:], mode="bilinear")[:, 0]
+                assert (ours-theirs).abs().max() < 0.02
+
+
+def test_the_torchcam_package_agrees(lrnr, files):
+    methods = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
+    x, m = tensors(lrnr, files), cams(lrnr, files)
+    lrnr.model.eval()
+    for kind, layers in ((methods.CAM, dict(target_layer=lrnr.model[0], fc_layer=lrnr.model[1][2])), (methods.GradCAM, dict(target_layer=lrnr.model[0]))):
+        with kind(lrnr.model, **layers) as peer:
+            for c in range(2):
+                theirs = peer(c, lrnr.model(x), normalized=False)[0].detach()
+                ours = m.maps[:, c] if kind is methods.CAM else m.maps[:, c].relu()/64
+                assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+# --- inputs
+
+def test_every_kind_of_input(lrnr, path, files):
+    m = cams(lrnr, path/"test")
+    pictures = [Image.open(f) for f in files]
+    for o in (files, [str(f) for f in files], pictures, [np.array(i) for i in pictures], [np.array(i)/255 for i in pictures],
+              tensors(lrnr, files), str(path/"test"), [files[0], str(files[1]), pictures[2], np.array(pictures[3]), *files[4:]],
+              [pictures[0], *files[1:]]):
+        assert_close(cams(lrnr, o).maps, m.maps, **close)
+    for o in (files[0], pictures[0], np.array(pictures[0])):
+        assert_close(cams(lrnr, o).maps, m.maps[:1], **close)
+    assert all(type(o).__name__ == "JpegImageFile" for o in pictures)  # fastai would change their class
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_files_are_named_and_the_others_stay_in_order(path, files, tmp_path, workers):
+    dls = folder_dls(path, size=64, bs=8, num_workers=workers)
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    bad = [tmp_path/f"bad{i}.jpg" for i in range(4)]
+    for f, data in zip(bad, (b"", b"<html>", files[0].read_bytes()[:800], b"\xff\xd8\xff"*50)):
+        f.write_bytes(data)
+    mixed = [bad[0], *files[:3], bad[1], bad[2], *files[3:], bad[3], tmp_path/"missing.png"]
+    with pytest.warns(UserWarning, match="bad0.jpg.*bad1.jpg.*bad2.jpg.*bad3.jpg.*missing.png"):
+        m = cams(lrnr, mixed, bs=3)
+    assert m.items == files and [o for o, _ in m.skipped] == [*bad, tmp_path/"missing.png"]
+    assert_close(m.maps, cams(lrnr, files).maps, **close)
+    with pytest.warns(UserWarning):
+        g = gradcam(lrnr, mixed, bs=3)
+    assert g.items == files
+    with pytest.warns(UserWarning):
+        saved = cams(lrnr, mixed, bs=3, save=tmp_path/"maps.npz")
+    assert_close(saved.maps, m.maps, **close)
+    truncated = Image.open(bad[2])  # a picture that fails only when it is used
+    with pytest.warns(UserWarning, match="left out"):
+        assert len(cams(lrnr, [files[0], truncated])) == 1
+
+
+def test_odd_pictures(lrnr, tmp_path):
+    odd = []
+    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 90)), ("P", (90, 1)), ("CMYK", (9, 9)), ("LA", (7, 5)), ("RGB", (5000, 4000))]):
+        odd.append(tmp_path/f"{i}.{'jpg' if mode in ('CMYK', 'RGB') else 'png'}")
+        Image.new(mode, size, 77 if mode in "LP" else None).save(odd[-1])
+    clear = tmp_path/"clear.png"
+    Image.new("P", (8, 8)).save(clear, transparency=b"\x00"*8)
+    for items in ([*odd, clear], [Image.open(f) for f in odd]):
+        m = cams(lrnr, items)
+        assert len(m) == len(items) and m.maps.isfinite().all() and not m.skipped
+    m.show(2, 3)
+    assert m.overlay(0).size == (64, 64)
+
+
+@pytest.mark.parametrize("items, word", [([], "no pictures"), ([3], "is no picture"), (None, "is no picture"), ("nowhere", "does not exist"),
+                                         (torch.zeros(3, 8, 8), "N, 3, H, W"), (torch.zeros(0, 3, 8, 8), "N, 3, H, W"), (np.zeros((0, 4), np.uint8), "no picture"),
+                                         (np.full((4, 4), np.nan), "uint8, or floats"), (np.zeros((4, 4, 2), np.uint8), "no picture")])
+def test_bad_input(lrnr, items, word):
+    for f in (cams, gradcam):
+        with pytest.raises(InputError, match=word):
+            f(lrnr, items)
+
+
+def test_a_folder_without_pictures(lrnr, tmp_path):
+    with pytest.raises(InputError, match="holds no pictures"):
+        cams(lrnr, tmp_path)
+
+
+def test_a_head_that_cannot_be_read_says_gradcam(dls, files):
+    usual = vision_learner(dls, resnet18, pretrained=False)
+    with pytest.raises(InputError, match="gradcam"):
+        cams(usual, files)
+    assert gradcam(usual, files).maps.shape == (12, 2, 2, 2)
+
+
+def test_a_network_without_maps(dls, files):
+    from fastai.learner import Learner
+    flat = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(3*64*64, 2)), loss_func=nn.CrossEntropyLoss())
+    with pytest.raises(InputError, match="feature maps"):
+        gradcam(flat, files)
+
+
+# --- nothing is changed
+
+def state(lrnr):
+    return ([(p.requires_grad, p.grad) for p in lrnr.model.parameters()], [m.training for m in lrnr.model.modules()],
+            [len(m._forward_hooks) for m in lrnr.model.modules()], torch.is_grad_enabled())
+
+
+def test_the_state_of_the_learner_comes_back_also_after_an_error(dls, files):
+    lrnr = cam_learner(dls, resnet18, pretrained=False)
+    lrnr.model.train()
+    lrnr.model[0][1].eval()  # a frozen norm layer in a network that trains
+    for p in lrnr.model[0][4].parameters(): p.requires_grad_(False)
+    before = state(lrnr)
+    for f in (cams, gradcam):
+        f(lrnr, files)
+        assert state(lrnr) == before
+        with pytest.raises(InputError): f(lrnr, torch.zeros(2, 2))
+        with pytest.raises(RuntimeError): f(lrnr, torch.zeros(2, 3, 32, 32, dtype=torch.float64))
+        assert state(lrnr) == before
+
+
+# --- on the disk
+
+def test_saved_maps_come_back(lrnr, files, tmp_path):
+    m, s = cams(lrnr, files), cams(lrnr, files, bs=5, save=tmp_path/"maps.npz")
+    back = load_cams(tmp_path/"maps.npz", lrnr.dls)
+    for o in (s, back):
+        assert_close(o.maps, m.maps, **close)
+        assert_close(o.logits, m.logits, **close)
+        assert (o.items, o.labels, o.vocab, o.cells, o.predicted) == (m.items, m.labels, m.vocab, m.cells, m.predicted)
+    with np.load(tmp_path/"maps.npz", allow_pickle=False) as z:
+        np.testing.assert_array_equal(z["maps"], back.maps.numpy())
+        assert z["items"].tolist() == [str(f) for f in files]
+    assert back.show(2, 2) and back.overlay(1).size == (64, 64) and len(back.top_losses(3)) == 3
+    back.maps.zero_()  # in memory only
+    assert_close(load_cams(tmp_path/"maps.npz", lrnr.dls).maps, s.maps)
+
+
+def test_half_precision_stays_half_on_the_disk(dls, files, tmp_path):
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    x = tensors(lrnr, files).half()
+    lrnr.model.half()
+    m, s = cams(lrnr, x), cams(lrnr, x, save=tmp_path/"maps.npz")
+    assert s.maps.dtype == torch.float16 == m.maps.dtype
+    assert_close(s.maps, m.maps)
+    with pytest.raises(InputError, match="were no files"):
+        load_cams(tmp_path/"maps.npz", dls).picture(0)
+
+
+def test_an_interrupted_save_leaves_nothing(lrnr, files, tmp_path, monkeypatch):
+    import fastcourse.cam as cam
+    (tmp_path/"maps.npz").write_text("of yesterday")
+    def stop(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(cam._MapFile, "append", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cams(lrnr, files, save=tmp_path/"maps.npz")
+    assert [o.name for o in tmp_path.iterdir()] == ["maps.npz"] and (tmp_path/"maps.npz").read_text() == "of yesterday"
+
+
+def test_damaged_map_files(lrnr, files, tmp_path):
+    good = tmp_path/"good.npz"
+    cams(lrnr, files, save=good)
+    data = good.read_bytes()
+    bad = tmp_path/"bad.npz"
+    for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"float", b"strin"), b"\x93NUMPY"+data):
+        bad.write_bytes(change)
+        if change == data: continue
+        with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
+    np.savez_compressed(bad, maps=np.zeros((1, 2, 3, 3), np.float32))
+    with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
+    np.savez(bad, maps=np.array([{}], object))
+    with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
+
+
+memory = """
+import resource, sys, torch
+from fastai.vision.all import Image, Learner, nn, tempfile
+from fastcourse.cam import cams
+from fastcourse.vision import _bare_dls, cam_head
+about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None, vocab=[f"c{i}" for i in range(200)])
+lrnr = Learner(_bare_dls(about), nn.Sequential(nn.Conv2d(3, 4, 1), cam_head(4, 200)), loss_func=nn.CrossEntropyLoss())
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+picture = Image.new("RGB", (32, 32))
+cams(lrnr, [picture]*200, bs=4, save=sys.argv[1])
+before = peak()
+m = cams(lrnr, [picture]*500, bs=4, save=sys.argv[1])
+print(m.maps.numel()*4/2**20, peak()-before)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    r = subprocess.run([sys.executable, "-c", memory, str(tmp_path/"maps.npz")], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    size, grown = map(float, r.stdout.split())
+    assert size > 390 and grown < 100  # kept maps would be 234 MB more
+
+
+# --- where a cell lies
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_mobilenetv3_small_075", "tf_efficientnetv2_b0", "resnet18", "efficientnet_b0"])
+def test_cells_lie_in_the_middle_of_what_moves_them(name):
+    "With positive weights and no gates, the pixels that move a cell lie evenly around its centre."
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    body = timm.create_model(name, num_classes=0, global_pool="").double().eval()
+    for n, p in body.named_parameters():
+        if p.ndim == 4: p.data.fill_(0. if ".se." in n else 1/p[0].numel())
+        elif "weight" in n: p.data.fill_(1.)  # timm starts some norm layers at 0, which would close their branch
+    x = torch.rand(1, 3, 512, 512, dtype=torch.double, requires_grad=True)
+    body(x)[0, :, 8, 8].sum().backward()
+    weight = x.grad[0].abs().sum((0, 1))
+    jump, start = _cells(body.float())
+    assert jump == 32
+    assert ((weight*torch.arange(512)).sum()/weight.sum()).item() == pytest.approx(start+8*jump, abs=1)

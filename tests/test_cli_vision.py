@@ -1,0 +1,144 @@
+"""`fastcourse train`, `cam` and `predict`: the way of a user as processes, what goes wrong in this process, for speed."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastcourse.cli import main
+from fastcourse.scenes import digit_scenes
+
+COMMAND = Path(sys.executable).parent/"fastcourse"
+
+
+def fastcourse(*argv, cwd=None):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}  # notes are warnings
+    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300, env=env)
+
+
+def here(capsys, *argv):
+    "The same in this process: exit code, output, errors."
+    capsys.readouterr()
+    try: main([str(o) for o in argv]); code = 0
+    except SystemExit as e: code = e.code
+    return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
+
+
+def is_one_line(r, word):
+    assert r.returncode == 2, r.stderr
+    assert r.stderr.count("\n") == 1 and r.stderr.startswith("fastcourse: ") and word in r.stderr, r.stderr
+    assert "Traceback" not in r.stderr
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    "A folder with pictures and a classifier that the command trained."
+    there = tmp_path_factory.mktemp("cli")
+    digit_scenes(there/"images", n_train=40, n_test=12, size=64)
+    (there/"images"/"train"/"one"/"page.jpg").write_text("<html>")
+    r = fastcourse("train", "images", "--arch", "resnet18", "--scratch", "--stride", 8, "--size", 64, "--epochs", 2, "--seed", 1, "-o", "model", cwd=there)
+    assert r.returncode == 0, r.stderr
+    assert "\r" not in r.stdout and "train/one/page.jpg" in r.stdout and "fastcourse cam model images -o cam.png" in r.stdout
+    return there
+
+
+def test_what_was_trained_is_safetensors_and_json(there):
+    assert sorted(o.suffix for o in (there/"model").iterdir()) == [".json", ".safetensors"]
+    about = json.loads((there/"model"/"classifier.json").read_text())
+    assert about["arch"] == "resnet18" and about["stride"] == 8 and about["vocab"] == ["one", "zero"]
+
+
+def test_the_same_seed_gives_the_same_classifier(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    for name in "ab":
+        assert here(capsys, *f"train images --arch resnet18 --scratch --stride 8 --size 32 --epochs 1 --seed 3 -o {name}".split()).returncode == 0
+    a, b = (json.loads((there/name/"classifier.json").read_text())["sha256"] for name in "ab")
+    assert a == b
+
+
+def test_a_grid_of_maps(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    (there/"images"/"test"/"one"/"cut.jpg").write_bytes((there/"images"/"test"/"one"/"000.jpg").read_bytes()[:800])
+    r = here(capsys, *"cam model images/test -o out/cam.png --rows 2 --cols 3 --maps maps.npz".split())
+    (there/"images"/"test"/"one"/"cut.jpg").unlink()
+    assert r.returncode == 0, r.stderr
+    assert "12 pictures" in r.stdout and "of 12 with a known class are right" in r.stdout and "6 of them drawn" in r.stdout
+    assert "cut.jpg" in r.stderr and r.stderr.count("\n") == 1
+    with Image.open(there/"out"/"cam.png") as im: assert min(im.size) > 200
+    with np.load(there/"maps.npz") as z: assert z["maps"].shape == (12, 2, 8, 8)
+
+
+def test_predictions_as_a_table_and_as_json(there, monkeypatch, capsys):
+    files = sorted((there/"images"/"test").rglob("*.jpg"))[::5]
+    monkeypatch.chdir(there)
+    r = here(capsys, "predict", "model", *files)
+    assert r.returncode == 0, r.stderr
+    assert len(r.stdout.splitlines()) == len(files)
+    j = fastcourse("predict", "model", *files[:1], "nowhere.jpg", *files[1:], "--json", cwd=there)
+    assert j.returncode == 0 and "nowhere.jpg" in j.stderr and j.stderr.count("\n") == 1
+    *rows, bad = json.loads(j.stdout)
+    assert bad["file"] == "nowhere.jpg" and "error" in bad
+    for row, line, file in zip(rows, r.stdout.splitlines(), files, strict=True):
+        assert row["file"] == str(file) and line.split() == [str(file), row["class"], f"{row['probability']:.4f}"]
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) and row["class"] in row["probabilities"]
+
+
+def test_weights_from_a_file(there, monkeypatch, capsys):
+    import torch
+    from torchvision.models import resnet18
+    torch.save(resnet18(weights=None).state_dict(), there/"w.pth")
+    monkeypatch.chdir(there)
+    r = here(capsys, *"train images --arch resnet18 --weights w.pth --stride 8 --size 32 --epochs 1 -o fromfile".split())
+    assert r.returncode == 0, r.stderr
+    assert len([o for o in r.stdout.splitlines() if o.startswith("0 ")]) == 2  # one epoch for the head, one for all
+
+
+def test_no_network_is_one_line_with_the_ways_out(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("TORCH_HOME", str(there/"cache"))
+    r = here(capsys, "train", "images", "--arch", "resnet18", "-o", "never")
+    is_one_line(r, "--scratch")
+    assert "--weights" in r.stderr
+
+
+@pytest.mark.parametrize("argv, word", [
+    (["train", "nowhere", "--scratch"], "nowhere"),
+    (["train", "images", "--arch", "resnet43"], "did you mean"),
+    (["train", "images", "--arch", "timm/no_such_network", "--scratch"], "timm"),
+    (["train", "images", "--epochs", "0"], "epochs=0"),
+    (["train", "images", "--size", "0"], "size=0"),
+    (["train", "images", "--bs", "1"], "bs=1"),
+    (["train", "images", "--lr", "nan"], "lr=nan"),
+    (["train", "images", "--scratch", "--stride", "5", "--arch", "resnet18"], "choose one of them"),
+    (["train", "images", "--scratch", "--weights", "w.pth"], "give one of them"),
+    (["train", "images", "--weights", "none.pth", "--arch", "resnet18"], "none.pth"),
+    (["train", "images", "--scratch", "-o", "file/model"], "file/model"),
+    (["train"], "path"),
+    (["cam", "nowhere", "images/test"], "no classifier"),
+    (["cam", "model"], "items"),
+    (["cam", "model", "nowhere"], "nowhere"),
+    (["cam", "model", "empty"], "no pictures there"),
+    (["cam", "model", "images/test", "--which", "dog"], "'predicted', 'true'"),
+    (["cam", "model", "images/test", "-o", "cam.txt"], "cam.txt"),
+    (["cam", "model", "images/test", "-o", "file/cam.png"], "file"),
+    (["cam", "model", "images/test", "--rows", "0"], "rows=0"),
+    (["cam", "model", "images/test", "--maps", "file/maps.npz"], "cannot be written"),
+    (["predict", "nowhere", "a.jpg"], "no classifier"),
+    (["predict", "model", "file"], "none of the 1 pictures"),
+    (["predict", "damaged", "file"], "no JSON"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(there, monkeypatch, capsys, argv, word):
+    (there/"file").write_text("in the way")
+    (there/"empty").mkdir(exist_ok=True)
+    (there/"damaged").mkdir(exist_ok=True)
+    (there/"damaged"/"classifier.json").write_text("{")
+    monkeypatch.chdir(there)
+    is_one_line(here(capsys, *argv), word)
+
+
+def test_bad_input_as_a_process(there):
+    is_one_line(fastcourse("train", "images", "--epochs", "0", cwd=there), "epochs=0")

@@ -1,0 +1,334 @@
+"""Classifiers across networks, faults on the disk, and folders that nobody should trust."""
+import json
+import os
+import pickle
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import (Image, RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18, resnet34, densenet121,
+                               vision_learner)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from fastcourse.cam import cams
+from fastcourse.core import InputError
+from fastcourse.scenes import digit_scenes
+from fastcourse.vision import _body, cam_learner, folder_dls, load_classifier, save_classifier
+
+exact = dict(rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("set")/"images"
+    digit_scenes(path, n_train=16, n_test=8, size=64)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dls(path):
+    return folder_dls(path, size=64, bs=8, num_workers=0)
+
+
+def matrices(model):
+    "All weights but those of the norm layers, which fastai trains in a frozen body too."
+    return [p.detach().clone() for p in model.parameters() if p.ndim > 1]
+
+
+def fit(lrnr, n=1):
+    with lrnr.no_bar(), lrnr.no_logging():
+        lrnr.fit(n)
+
+
+def check_phases(lrnr):
+    "Frozen at first: the head learns and the body stays; then both learn."
+    body, head = matrices(lrnr.model[0]), matrices(lrnr.model[1])
+    fit(lrnr)
+    for a, b in zip(body, matrices(lrnr.model[0])):
+        assert_close(a, b, **exact)
+    assert not torch.equal(head[0], matrices(lrnr.model[1])[0])
+    lrnr.unfreeze()
+    fit(lrnr)
+    assert all(not torch.equal(a, b) for a, b in zip(body, matrices(lrnr.model[0])))
+
+
+def check_groups(lrnr):
+    groups = lrnr.splitter(lrnr.model)
+    assert len(groups) == 3 and all(len(g) for g in groups)
+    assert sorted(id(p) for g in groups for p in g) == sorted(id(p) for p in lrnr.model.parameters())
+    body = [sum(p.numel() for p in g) for g in groups[:2]]
+    assert min(body) > 0.05*sum(body)
+
+
+archs = [resnet34, models.convnext_tiny, models.efficientnet_b0, models.mobilenet_v3_small, densenet121]
+
+
+@pytest.mark.parametrize("arch", archs, ids=lambda o: o.__name__)
+def test_torchvision_networks(dls, arch, tmp_path):
+    "From a weight file: the body's weights are those of the file, maps come out, and fine_tune's two phases do their work."
+    net = arch(weights=None)
+    save_file(net.state_dict(), tmp_path/"w.safetensors")
+    lrnr = cam_learner(dls, arch, weights=tmp_path/"w.safetensors")
+    stored = dict(net.named_parameters())
+    for name, p in _body(arch, False, tmp_path/"w.safetensors").named_parameters():
+        assert any(torch.equal(p, o) for o in stored.values() if o.shape == p.shape), name
+    assert lrnr.model[0](torch.zeros(2, 3, 96, 96, device=lrnr.dls.device)).shape[2:] == (3, 3)
+    check_groups(lrnr)
+    check_phases(lrnr)
+
+
+@pytest.mark.parametrize("arch, stride", [*((o, 8) for o in archs), (resnet18, 16), (densenet121, 16)], ids=lambda o: getattr(o, "__name__", o))
+def test_a_cut_body_has_the_stride_and_comes_back_from_the_disk(dls, path, arch, stride, tmp_path):
+    lrnr = cam_learner(dls, arch, pretrained=False, stride=stride)
+    files = get_image_files(path/"test")
+    m = cams(lrnr, files)
+    assert m.maps.shape[2:] == (64//stride, 64//stride) and m.cells[0] == stride
+    assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
+
+
+@pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("resnet18", 16), ("tf_efficientnet_b0", None), ("tf_efficientnet_b0", 16),
+                                          ("convnext_atto", 8), ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
+def test_timm_networks(dls, path, name, stride, tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
+    lrnr = cam_learner(dls, name, weights=tmp_path/"w.pth", stride=stride)
+    check_groups(lrnr)
+    check_phases(lrnr)
+    files = get_image_files(path/"test")
+    m = cams(lrnr, files)
+    assert m.cells[0] == (stride or 32) and m.maps.shape[2:] == (64//(stride or 32),)*2
+    assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
+
+
+def test_a_timm_vision_learner_gives_its_body(dls):
+    pytest.importorskip("timm", reason="timm is not installed")
+    old = vision_learner(dls, "resnet18", pretrained=False)
+    new = cam_learner(dls, head=old)
+    for a, b in zip(old.model[0].parameters(), new.model[0].parameters()):
+        assert_close(a, b, **exact)
+    check_phases(new)
+
+
+def test_timm_names_are_names_only(dls):
+    pytest.importorskip("timm", reason="timm is not installed")
+    for name in ("hf_hub:somebody/something", "local-dir:/tmp/x", "resnet18; rm", "no_such_network"):
+        with pytest.raises(InputError, match="timm has no network"):
+            cam_learner(dls, name)
+    with pytest.raises(InputError, match="choose one of them"):
+        cam_learner(dls, "resnet18", pretrained=False, stride=5)
+
+
+def test_the_body_of_a_trained_vision_learner_is_kept(dls):
+    old = vision_learner(dls, resnet18, pretrained=False)
+    fit(old)
+    new = cam_learner(dls, head=old)
+    for a, b in zip(old.model[0].parameters(), new.model[0].parameters()):
+        assert_close(a, b, **exact)
+        assert a is not b
+    kept = matrices(old.model)
+    check_phases(new)
+    for a, b in zip(kept, matrices(old.model)):
+        assert_close(a, b, **exact)
+    cut = cam_learner(dls, head=old, stride=8)
+    assert cut.model[1][2].in_features == 128
+    with pytest.raises(InputError, match="vision_learner or cam_learner"):
+        old.model = torch.nn.Linear(2, 2)
+        cam_learner(dls, head=old)
+
+
+def test_weights_that_cannot_be_downloaded_are_one_sentence_with_the_ways_out(dls, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError) as e:
+        cam_learner(dls, resnet18)
+    assert "weights=FILE" in str(e.value) and "pretrained=False" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_weight_file_cannot_run_code(dls, tmp_path):
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(tmp_path/"harm"),)
+    (tmp_path/"w.pth").write_bytes(pickle.dumps(Evil()))
+    torch.save({"conv1.weight": Evil()}, tmp_path/"v.pth")
+    for name in ("w.pth", "v.pth"):
+        with pytest.raises(InputError, match="no readable weight file"):
+            cam_learner(dls, resnet18, weights=tmp_path/name)
+    assert not (tmp_path/"harm").exists()
+
+
+# --- folders of pictures
+
+def picture(file, mode="RGB", size=(40, 30)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(file)
+
+
+def test_one_class_and_an_empty_class(tmp_path):
+    picture(tmp_path/"train"/"cat"/"1.png")
+    with pytest.raises(InputError, match="two or more"):
+        folder_dls(tmp_path)
+    (tmp_path/"train"/"dog").mkdir()
+    with pytest.raises(InputError, match="no readable picture in.*dog"):
+        folder_dls(tmp_path)
+
+
+def test_what_is_no_picture_is_left_out_and_named(tmp_path, capsys):
+    for c in "ab":
+        for i in range(4):
+            picture(tmp_path/"train"/c/f"{i}.png")
+    (tmp_path/"train"/"a"/"page.jpg").write_text("<html>")
+    (tmp_path/"train"/"b"/"empty.png").write_bytes(b"")
+    (tmp_path/"train"/"b"/"cut.png").write_bytes((tmp_path/"train"/"b"/"0.png").read_bytes()[:50])
+    dls = folder_dls(tmp_path, size=32, num_workers=0)
+    said = capsys.readouterr().out
+    assert all(f"{o} (" in said for o in ("train/a/page.jpg", "train/b/empty.png", "train/b/cut.png")) and "not readable: 3" in said
+    assert len(dls.train_ds) + len(dls.valid_ds) == 8
+
+
+def test_odd_pictures_are_read(tmp_path):
+    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 50)), ("P", (50, 1)), ("CMYK", (9, 9)), ("1", (30, 30)), ("RGB", (5000, 4000))]):
+        for c in "ab":
+            picture(tmp_path/"train"/c/f"{i}.{'jpg' if mode in ('CMYK', 'RGB') else 'png'}", mode, size)
+    dls = folder_dls(tmp_path, size=32, bs=4, num_workers=0, valid_pct=0.3)
+    assert len(dls.train_ds) + len(dls.valid_ds) == 12
+    lrnr = cam_learner(dls, resnet18, pretrained=False)
+    fit(lrnr)
+    m = cams(lrnr, tmp_path/"train", bs=5)
+    assert len(m) == 12 and m.maps.isfinite().all() and not m.skipped
+
+
+# --- saved classifiers
+
+@pytest.fixture(scope="module")
+def lrnr(dls):
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    fit(lrnr)
+    return lrnr
+
+
+@pytest.fixture(scope="module")
+def saved(lrnr, tmp_path_factory):
+    return save_classifier(lrnr, tmp_path_factory.mktemp("model")/"m")
+
+
+def test_it_predicts_the_same_to_the_bit_and_explains(lrnr, saved, path):
+    again = load_classifier(saved)
+    file = get_image_files(path/"test")[0]
+    with lrnr.no_bar(), again.no_bar():
+        a, b = lrnr.predict(file), again.predict(file)
+    assert a[0] == b[0] and torch.equal(a[2], b[2])
+    m, n = cams(lrnr, path/"test"), cams(again, path/"test")
+    assert_close(m.maps, n.maps, **exact)
+    assert m.cells == n.cells and m.vocab == n.vocab
+    np.testing.assert_array_equal(m.picture(0), n.picture(0))
+    n.show(2, 2)
+    assert again.made == lrnr.made
+
+
+def test_saving_what_was_loaded_gives_the_same_weights(saved, tmp_path):
+    again = save_classifier(load_classifier(saved), tmp_path/"m")
+    a, b = (json.loads((o/"classifier.json").read_text()) for o in (saved, again))
+    assert a == b
+
+
+def test_its_body_can_be_trained_on(saved, dls):
+    new = cam_learner(dls, head=load_classifier(saved))
+    check_phases(new)
+    assert new.made["stride"] == 8
+
+
+@pytest.mark.parametrize("kw", [dict(item_tfms=Resize((48, 64), "squish")), dict(item_tfms=Resize(50, "pad", "zeros")),
+                                dict(item_tfms=RandomResizedCrop(64)), dict(batch_tfms=aug_transforms()),
+                                dict(item_tfms=Resize(90), batch_tfms=aug_transforms(size=64))],
+                         ids=["squish", "pad", "crop", "augmented", "presized"])
+def test_pictures_are_prepared_as_in_training(path, tmp_path, kw):
+    lrnr = cam_learner(folder_dls(path, size=64, num_workers=0, **kw), resnet18, pretrained=False, stride=8)
+    files = get_image_files(path/"test")
+    m, n = cams(lrnr, files), cams(load_classifier(save_classifier(lrnr, tmp_path)), files)
+    assert_close(m.batch(range(8)), n.batch(range(8)), **exact)
+    # with odd sizes the place of a tensor in memory can move the last digit of a convolution
+    assert_close(m.maps, n.maps, **(exact if m.batch([0]).shape[-1] == 64 else {}))
+
+
+def test_transforms_with_code_are_refused(path, tmp_path):
+    lrnr = cam_learner(folder_dls(path, size=64, num_workers=0, item_tfms=[Resize(64), lambda o: o]), resnet18, pretrained=False)
+    with pytest.raises(InputError, match="cannot be saved without code"):
+        save_classifier(lrnr, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(lrnr, tmp_path):
+    (tmp_path/"file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot be written"):
+        save_classifier(lrnr, tmp_path/"file"/"m")
+
+
+def test_an_interrupted_save_leaves_the_old_classifier(lrnr, dls, tmp_path, monkeypatch):
+    import fastcourse.text as text
+    save_classifier(lrnr, tmp_path)
+    before = cams(load_classifier(tmp_path), dls.valid.items).maps
+    other = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    put = text._put
+    def broken(path, data):
+        if path.suffix == ".json": raise OSError(28, "No space left on device")
+        put(path, data)
+    monkeypatch.setattr(text, "_put", broken)
+    with pytest.raises(InputError, match="No space left"):
+        save_classifier(other, tmp_path)
+    assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, before, **exact)
+    monkeypatch.undo()
+    save_classifier(other, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2  # the weights of the failed attempt have the name of these, and the old ones are gone
+    assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, cams(other, dls.valid.items).maps, **exact)
+
+
+def test_damaged_weights_are_noticed(saved, tmp_path):
+    for change in (lambda b: b[:-1], lambda b: b[:1000]+bytes([b[1000] ^ 1])+b[1001:], lambda b: b""):
+        shutil.rmtree(tmp_path/"m", ignore_errors=True)
+        shutil.copytree(saved, tmp_path/"m")
+        file = next((tmp_path/"m").glob("*.safetensors"))
+        file.write_bytes(change(file.read_bytes()))
+        with pytest.raises(InputError, match="are damaged"):
+            load_classifier(tmp_path/"m")
+
+
+def test_a_pickle_in_the_folder_is_never_opened(saved, tmp_path):
+    import hashlib
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(tmp_path/"harm"),)
+    shutil.copytree(saved, tmp_path/"m")
+    file = next((tmp_path/"m").glob("*.safetensors"))
+    file.write_bytes(pickle.dumps(Evil()))
+    about = json.loads((tmp_path/"m"/"classifier.json").read_text())
+    about["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (tmp_path/"m"/"classifier.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="no safetensors file"):
+        load_classifier(tmp_path/"m")
+    assert not (tmp_path/"harm").exists()
+
+
+values = st.recursive(st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats() | st.text(max_size=8),
+                      lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=5), o, max_size=3), max_leaves=6)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(["format", "arch", "stride", "relu", "vocab", "resize", "warps", "normalize", "weights", "sha256"]), value=values)
+def test_any_value_in_the_json_is_one_clear_error_or_works(saved, tmp_path, key, value):
+    about = {**json.loads((saved/"classifier.json").read_text()), key: value}
+    there = tmp_path/"m"
+    if not there.exists():
+        shutil.copytree(saved, there)
+    (there/"classifier.json").write_text(json.dumps(about))
+    try:
+        load_classifier(there)
+    except InputError as e:
+        assert "\n" not in str(e)
+
+
+def test_no_warning_where_all_is_well(saved, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        cams(load_classifier(saved), path/"test")
