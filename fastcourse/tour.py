@@ -108,7 +108,8 @@ def picture_part(
     "Train a classifier from scratch; its accuracy, a grid of class activation maps, and whether they point at the object."
     from fastai.torch_core import set_seed
     from fastai.vision.all import resnet18
-    from fastcourse.cam import cams, pointing_game
+    from fastcourse.cam import cams
+    from fastcourse.cam_metrics import pointing_game
     from fastcourse.learner import history
     from fastcourse.scenes import digit_scenes, read_boxes
     from fastcourse.vision import cam_learner, folder_dls
