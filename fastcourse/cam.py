@@ -141,7 +141,8 @@ class _Pictures:
 
 def _read(item) -> PILImage:
     "The picture in RGB, a new one: fastai would change the class of yours."
-    return PILImage.create(item.convert('RGB') if isinstance(item, Image.Image) else item)
+    if isinstance(item, Image.Image): return PILImage.create(item.convert('RGB'))
+    with Image.open(item) as im: return PILImage.create(im.convert('RGB'))
 
 def _why(item) -> str:
     "Why `item` cannot be read."
@@ -468,7 +469,8 @@ def _scaled_boxes(m:'CAMs', item:Path, raw:np.ndarray) -> tuple[np.ndarray, tupl
     box = TensorBBox(torch.tensor(raw, dtype=torch.float), img_size=pic.size)
     tfms = [f for f in m.dls.valid.after_item.fs if not isinstance(f, ToTensor)]
     x,b = Pipeline([PointScaler(), *tfms], split_idx=1)((pic, box))
-    return ((b.as_subclass(Tensor).view(-1, 4)+1)/2*torch.tensor(x.size*2)).numpy(),x.shape
+    sizes = [x.shape] + [f.cp_size for f in m.dls.valid.after_batch.fs if getattr(f, 'cp_size', None)] # a batch may be resized again
+    return ((b.as_subclass(Tensor).view(-1, 4)+1)/2*torch.tensor(sizes[-1][::-1]*2)).numpy(),sizes[-1]
 
 def _boxes_of(m:'CAMs', i:int, by_file:dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[int, int]|None]:
     "The boxes of picture `i`, (n, 4) in pixels as the network saw it, and its (rows, columns); no box for an unknown file."

@@ -330,17 +330,20 @@ def save_classifier(
     """Save a classifier for `load_classifier` as `classifier.json` and safetensors, without pickle.
 
     Both are written beside and then renamed. Raises `InputError` for a folder that cannot be written, a learner that is
-    not from `cam_learner` with a torchvision or timm network, and transforms that need code."""
+    not from `cam_learner` with a torchvision or timm network or was changed since, and transforms that need code."""
     from fastcourse.text import _put
     made = getattr(lrnr, 'made', {})
     if not made.get('arch'):
         raise InputError("this learner cannot be saved without code, since it is not known how its network was made; use cam_learner with a "
                          "torchvision function or a timm name")
-    prepared = _preparation(lrnr.dls)
-    data = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()})
+    about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
+    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
+    strange = _misfits(tensors, about)
+    if strange: raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; save it as it was")
+    data = safetensors.torch.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
-    about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **prepared, weights=f'weights-{digest[:12]}.safetensors', sha256=digest,
-                 versions=dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__))
+    about.update(weights=f'weights-{digest[:12]}.safetensors', sha256=digest, versions=dict(
+        fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__))
     folder = Path(folder).expanduser()
     try: old = _read_about(folder)['weights']
     except InputError: old = None
@@ -418,11 +421,10 @@ def _empty_model(about:dict, device=None) -> nn.Module:
         if about['stride'] is not None: body = _cut_at(body, about['stride'])
         return nn.Sequential(body, cam_head(_n_features(body), len(about['vocab'])))
 
-def _check_fit(tensors:dict[str, Tensor], about:dict, folder:Path) -> None:
-    "Raise `InputError` where the tensors are not those of the network; it is laid out without memory to see that."
+def _misfits(tensors:dict[str, Tensor], about:dict) -> list[str]:
+    "Names of the tensors that are not those of the network; it is laid out without memory to see that."
     found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, _empty_model(about, 'meta').state_dict()))
-    strange = sorted(k for k in found.keys()|need.keys() if found.get(k) != need.get(k))
-    if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
+    return sorted(k for k in found.keys()|need.keys() if found.get(k) != need.get(k))
 
 def _bare_dls(about:dict) -> ImageDataLoaders:
     "DataLoaders without pictures that prepare new ones as those in training were prepared."
@@ -448,7 +450,8 @@ def load_classifier(
     folder = Path(folder).expanduser()
     about = _read_about(folder)
     tensors = _read_tensors(folder, about)
-    _check_fit(tensors, about, folder)
+    strange = _misfits(tensors, about)
+    if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
     model = _empty_model(about)
     model.load_state_dict(tensors)
     lrnr = Learner(_bare_dls(about), model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=_body_head_split)

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ def fastcourse(*argv, cwd=None):
 def here(capsys, *argv):
     "The same in this process: exit code, output, errors."
     capsys.readouterr()
-    try: main([str(o) for o in argv]); code = 0
-    except SystemExit as e: code = e.code
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # notes are warnings
+        try: main([str(o) for o in argv]); code = 0
+        except SystemExit as e: code = e.code
     return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
 
 

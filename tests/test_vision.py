@@ -260,6 +260,18 @@ def test_transforms_with_code_are_refused(path, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_that_was_changed_is_refused(dls, tmp_path):
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    lrnr.model[0] = torch.nn.Sequential(torch.nn.Identity(), lrnr.model[0])
+    with pytest.raises(InputError, match="not as cam_learner made it"):
+        save_classifier(lrnr, tmp_path)
+    lrnr.model = lrnr.model[0][1]
+    lrnr.made = {}
+    with pytest.raises(InputError, match="use cam_learner"):
+        save_classifier(lrnr, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written(lrnr, tmp_path):
     (tmp_path/"file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
