@@ -774,6 +774,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastcourse.vision._bare_dls': ('vision.html#_bare_dls', 'fastcourse/vision.py'),
                                    'fastcourse.vision._body': ('vision.html#_body', 'fastcourse/vision.py'),
                                    'fastcourse.vision._body_head_split': ('vision.html#_body_head_split', 'fastcourse/vision.py'),
+                                   'fastcourse.vision._check_stride': ('vision.html#_check_stride', 'fastcourse/vision.py'),
                                    'fastcourse.vision._class_files': ('vision.html#_class_files', 'fastcourse/vision.py'),
                                    'fastcourse.vision._counts': ('vision.html#_counts', 'fastcourse/vision.py'),
                                    'fastcourse.vision._cut_at': ('vision.html#_cut_at', 'fastcourse/vision.py'),

@@ -33,7 +33,8 @@ def _until(model:nn.Module, layer:nn.Module, x:Tensor) -> Tensor:
 
 def _padded(m:nn.Module, n_in:int, n_out:int) -> float:
     "Pixels that a convolution or pooling adds in front of its input of `n_in` pixels."
-    k,p,d,s = (o if isinstance(o, (int, str)) else o[-1] for o in (m.kernel_size, m.padding, getattr(m, 'dilation', 1), m.stride))
+    d = getattr(m, 'dilation', 1)
+    k,p,d,s = (o if isinstance(o, (int, str)) else o[-1] for o in (m.kernel_size, m.padding, d, m.stride))
     if isinstance(p, int) and p: return p
     # Padding that is worked out for each input ('same', as in TensorFlow) puts the smaller half in front
     return max((n_out-1)*s + (k-1)*d+1 - n_in, 0)//2 if not getattr(m, 'ceil_mode', False) else 0
@@ -58,7 +59,7 @@ def _cells(
         start[0] += ((k-1)*d/2 - _padded(m, n_in, n_out))*side/n_in # 0 for a layer that pads what its kernel needs
     hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
     try:
-        with _evaluating(model): out = _until(model, layer, torch.zeros_like(next(model.parameters())[:0].sum().expand(1, 3, side, side)))
+        with _evaluating(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
     finally:
         for h in hooks: h.remove()
     known.update(parts=parts, cells=(side/out.shape[-1], start[0]))
@@ -112,7 +113,8 @@ def _as_item(o):
         if o.dtype.kind == 'f' and 0 <= o.min() and o.max() <= 1: o = (o*255).round().astype(np.uint8)
         if o.dtype != np.uint8: raise InputError(f"an array of {o.dtype}, values {o.min()} to {o.max()}: give uint8, or floats 0 to 1")
         o = Image.fromarray(o)
-    if not isinstance(o, Image.Image): raise InputError(f"{type(o).__name__} is no picture; give a path, a PIL picture or an array (h, w, 3)")
+    if not isinstance(o, Image.Image):
+        raise InputError(f"{type(o).__name__} is no picture; give a path, a PIL picture or an array (h, w, 3)")
     return o
 
 def _as_items(items) -> list:
@@ -229,7 +231,8 @@ def load_cams(
     except FileNotFoundError: raise InputError(f"{file} does not exist; make it with cams(lrnr, items, save={str(file)!r})") from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, struct.error, zipfile.BadZipFile) as e:
         raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0]}") from e
-    if vocab != list(map(str, dls.vocab)): raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to it")
+    if vocab != list(map(str, dls.vocab)):
+        raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to it")
     return CAMs(maps, logits, [o or None for o in a['labels'].tolist()], vocab, [Path(o) if o else None for o in a['items'].tolist()],
                 dls, tuple(a['cells'].tolist()))
 
@@ -241,8 +244,9 @@ def _label(item, vocab) -> str|None:
 def _without(items:list, good:Tensor) -> tuple[list, list]:
     "The items that could be read, and those that could not with the reason; says which."
     skipped = [(o, _why(o)) for o,g in zip(items, good) if not g]
-    if len(skipped) == len(items): raise InputError(f"none of the {len(items)} pictures can be read, the first is {skipped[0][0]} ({skipped[0][1]})")
-    if skipped: warnings.warn("left out, not readable: " + ", ".join(f"{o} ({why})" for o,why in skipped[:20]) + (", …" if len(skipped) > 20 else ''))
+    named = [f"{o} ({why})" for o,why in skipped[:20]] + ["…"]*(len(skipped) > 20)
+    if len(skipped) == len(items): raise InputError(f"none of the {len(items)} pictures can be read, the first is {named[0]}")
+    if skipped: warnings.warn(f"left out, not readable: {', '.join(named)}")
     return [o for o,g in zip(items, good) if g],skipped
 
 def _explain(
@@ -264,7 +268,8 @@ def _explain(
             new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(device))]
             # One place for all: small pieces kept between large ones that are freed would make the memory grow
             if logits is None: logits = torch.empty(len(items), len(vocab))
-            if new[1].shape[1:] != logits.shape[1:]: raise InputError(f"this network gives {tuple(new[1].shape[1:])} numbers a picture for {len(vocab)} classes")
+            if new[1].shape[1:] != logits.shape[1:]:
+                raise InputError(f"this network gives {tuple(new[1].shape[1:])} numbers a picture for {len(vocab)} classes")
             logits[n:n+len(ok)],good[n:n+len(ok)] = new[1],ok.as_subclass(Tensor).cpu()
             keep.append(new[0] if good[n:n+len(ok)].all() else new[0][good[n:n+len(ok)]])
             n += len(ok)
@@ -313,17 +318,20 @@ def _map_layer(
 ) -> nn.Module:
     "The layer whose maps are weighed: its output is (n, C, h, w) with more than one place."
     names = dict(model.named_modules())
-    if isinstance(layer, str) and layer not in names: raise InputError(f"this network has no layer {layer!r}; its parts are {list(names)[1:6]}, …")
+    if isinstance(layer, str) and layer not in names:
+        raise InputError(f"this network has no layer {layer!r}; its parts are {list(names)[1:6]}, …")
     layer,found = names[layer] if isinstance(layer, str) else layer,{}
     def look(m, args, out):
         found.pop(m, None)
         found[m] = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     _hooked(model, look, x)
-    maps = [m for m,shape in found.items() if len(shape) == 4 and shape[2]*shape[3] > 1 and isinstance(shape, tuple)]
-    if not maps: raise InputError("no layer of this network gives feature maps (n, C, h, w) with more than one place; take a convolutional network or larger pictures")
+    maps = [m for m,shape in found.items() if isinstance(shape, tuple) and len(shape) == 4 and shape[2]*shape[3] > 1]
+    if not maps: raise InputError("no layer of this network gives feature maps (n, C, h, w) with more than one place; take a "
+                                  "convolutional network, or larger pictures")
     if layer is None: return maps[-1]
     if layer not in maps:
-        raise InputError(f"the layer gives {found.get(layer, 'nothing')}, no feature maps (n, C, h, w) with more than one place; choose another one")
+        raise InputError(f"the layer gives {found.get(layer, 'nothing')}, no feature maps (n, C, h, w) with more than one place; "
+                         "choose another one")
     return layer
 
 def _gradcam(model:nn.Module, layer:nn.Module, x:Tensor) -> tuple[Tensor, Tensor]:
@@ -448,7 +456,8 @@ def show(self:CAMs,
         if which == 'true': name = self.labels[i]
         wrong = self.labels[i] is not None and predicted[i] != self.labels[i]
         ax.set_title(f'{name} ({probs[i, self.vocab.index(name)]:.2f})', fontsize=10, color='red' if wrong else 'black')
-        for b in _boxes_of(self, i, by_file)[0]: ax.add_patch(plt.Rectangle((b[0]-.5, b[1]-.5), b[2]-b[0], b[3]-b[1], fill=False, color='white', lw=1))
+        for x0,y0,x1,y1 in _boxes_of(self, i, by_file)[0]:
+            ax.add_patch(plt.Rectangle((x0-.5, y0-.5), x1-x0, y1-y0, fill=False, color='white', lw=1))
     plt.close(fig)
     return fig
 
@@ -469,7 +478,8 @@ def _scaled_boxes(m:'CAMs', item:Path, raw:np.ndarray) -> tuple[np.ndarray, tupl
     box = TensorBBox(torch.tensor(raw, dtype=torch.float), img_size=pic.size)
     tfms = [f for f in m.dls.valid.after_item.fs if not isinstance(f, ToTensor)]
     x,b = Pipeline([PointScaler(), *tfms], split_idx=1)((pic, box))
-    sizes = [x.shape] + [f.cp_size for f in m.dls.valid.after_batch.fs if getattr(f, 'cp_size', None)] # a batch may be resized again
+    # A batch may be resized again
+    sizes = [x.shape] + [f.cp_size for f in m.dls.valid.after_batch.fs if getattr(f, 'cp_size', None)]
     return ((b.as_subclass(Tensor).view(-1, 4)+1)/2*torch.tensor(sizes[-1][::-1]*2)).numpy(),sizes[-1]
 
 def _boxes_of(m:'CAMs', i:int, by_file:dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[int, int]|None]:

@@ -160,7 +160,8 @@ def train(
     seed:int=None, # The same seed gives the same classifier
 ):
     "Train a picture classifier whose head can be read, and save it"
-    if epochs < 1 or size < 16 or (bs or 2) < 2: raise InputError(f"{epochs=}, {size=}, {bs=}: give one epoch, 16 pixels and 2 pictures a batch or more")
+    if epochs < 1 or size < 16 or bs is not None and bs < 2:
+        raise InputError(f"{epochs=}, {size=}, {bs=}: give one epoch, 16 pixels and 2 pictures a batch or more")
     if lr is not None and not lr > 0: raise InputError(f"{lr=}: give a learning rate above 0")
     if scratch and weights: raise InputError(f"--scratch and --weights {weights}: give one of them")
     from fastai.torch_core import set_seed
@@ -220,8 +221,10 @@ def predict(
     "Say what a saved classifier sees in pictures"
     from json import dumps
     m = _explained(folder, files)
-    rows = [dict(file=str(o), **{'class': c}, probability=round(p[m.vocab.index(c)], 4), probabilities={k: round(v, 6) for k,v in zip(m.vocab, p)})
-            for o,c,p in zip(m.items, m.predicted, m.probs.tolist())]
+    rows = []
+    for o,c,probs in zip(m.items, m.predicted, m.probs.tolist()):
+        probs = {k: round(p, 6) for k,p in zip(m.vocab, probs)}
+        rows.append({'file': str(o), 'class': c, 'probability': probs[c], 'probabilities': probs})
     if json: return print(dumps(rows + [dict(file=str(o), error=why) for o,why in m.skipped], ensure_ascii=False, indent=1))
     width = max(len(r['file']) for r in rows), max(map(len, m.vocab))
     for r in rows: print(f"{r['file']:<{width[0]}}  {r['class']:<{width[1]}}  {r['probability']:.4f}")

@@ -131,10 +131,14 @@ class _UpTo(nn.Module):
         model.prune_intermediate_layers([stage], prune_norm=True, prune_head=True)
     def forward(self, x): return self.model.forward_intermediates(x, indices=[self.stage], intermediates_only=True, stop_early=True)[0]
 
+def _check_stride(stride:int, strides:list[int]) -> None:
+    "Refuse a stride that the network does not have."
+    if stride not in strides: raise InputError(f"stride={stride}: this network has maps of stride {sorted(set(strides))}; choose one of them")
+
 def _cut_timm(model:nn.Module, stride:int) -> nn.Module:
     "A timm network up to its last stage of this stride."
     strides = [o['reduction'] for o in getattr(model.feature_info, 'info', model.feature_info)]
-    if stride not in strides: raise InputError(f"stride={stride}: this network has maps of stride {sorted(set(strides))}; choose one of them")
+    _check_stride(stride, strides)
     if not (hasattr(model, 'forward_intermediates') and hasattr(model, 'prune_intermediate_layers')):
         raise InputError(f"stride={stride}: timm cannot cut a {type(model).__name__}; leave stride out, or take another network")
     return _UpTo(model, max(i for i,o in enumerate(strides) if o == stride))
@@ -144,13 +148,13 @@ def _cut_at(body:nn.Module, stride:int) -> nn.Module:
     "The layers of `body` up to the last one whose maps have this stride."
     model = body.model if isinstance(body, _UpTo) else body
     if hasattr(model, 'feature_info'): return _cut_timm(model, stride)
-    layers,x,strides = _flat(body),torch.zeros(1, 3, 256, 256, device=next(body.parameters()).device),[]
+    layers,x,strides = _flat(body),next(body.parameters()).new_zeros(1, 3, 256, 256),[]
     with _evaluating(body):
         for layer in layers:
             x = layer(x)
             if not isinstance(x, Tensor) or x.ndim != 4: break
             strides.append(256//x.shape[-1])
-    if stride not in strides: raise InputError(f"stride={stride}: this network has maps of stride {sorted(set(strides))}; choose one of them")
+    _check_stride(stride, strides)
     return nn.Sequential(*layers[:len(strides)-strides[::-1].index(stride)])
 
 # %% ../nbs/09_vision.ipynb #3e3c019f
@@ -184,10 +188,13 @@ def _load_weights(model:nn.Module, file:Path) -> None:
         else: state = torch.load(file, map_location='cpu', weights_only=True)
         state = state.get('model', state)
         fits = {k: v for k,v in model.state_dict().items() if k in state and state[k].shape == v.shape}
-    except Exception as e: raise InputError(f"{file} is no readable weight file ({str(e).splitlines()[0]}); save it with safetensors or torch.save(model.state_dict())") from e
+    except Exception as e:
+        raise InputError(f"{file} is no readable weight file ({str(e).splitlines()[0]}); save it with safetensors or "
+                         "torch.save(model.state_dict())") from e
     last = list(model.state_dict())[-2:] # the classifier, which is replaced anyway
     missing = [k for k in model.state_dict() if k not in fits and k.rsplit('.', 1)[0] not in {o.rsplit('.', 1)[0] for o in last}]
-    if missing: raise InputError(f"{file} does not fit this network: {len(missing)} weights are missing or differ in shape, the first is {missing[0]}")
+    if missing:
+        raise InputError(f"{file} does not fit this network: {len(missing)} weights are missing or differ in shape, the first is {missing[0]}")
     model.load_state_dict({k: state[k] for k in fits}, strict=False)
 
 _ways_out = ("ways out: a network, weights=FILE (--weights) with weights that you have, or pretrained=False (--scratch) "
@@ -207,7 +214,9 @@ def _torchvision_model(arch, pretrained:bool, weights:Path|None) -> nn.Module:
 def _timm_model(arch:str, pretrained:bool, weights:Path|None) -> nn.Module:
     "The same for a timm network, by its name."
     try: import timm
-    except ImportError: raise InputError(f"arch={arch!r} is a name, so a timm network: pip install timm, or give a torchvision function such as resnet34") from None
+    except ImportError:
+        raise InputError(f"arch={arch!r} is a name, so a timm network: pip install timm, or give a torchvision function such as "
+                         "resnet34") from None
     # timm would take other forms of a name for a place to load from
     if not re.fullmatch(r'\w+(\.\w+)?', arch) or not timm.is_model(arch.split('.')[0]):
         raise InputError(f"timm has no network {arch!r}; see timm.list_models()")
@@ -232,7 +241,7 @@ def _body(arch, pretrained:bool, weights:str|Path|None) -> nn.Module:
 @torch.no_grad()
 def _n_features(body:nn.Module) -> int:
     "Number of maps that `body` gives; raises `InputError` where it gives no maps."
-    with _evaluating(body): out = body(torch.zeros(1, 3, 224, 224, device=next(body.parameters()).device))
+    with _evaluating(body): out = body(next(body.parameters()).new_zeros(1, 3, 224, 224))
     if not isinstance(out, Tensor) or out.ndim != 4:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise InputError(f"the body of this network gives {shape}, no feature maps (N, C, h, w); take a convolutional network")
@@ -250,7 +259,8 @@ def _arch_of(name:str):
     if name.startswith('timm/'): return name[5:]
     if name in tv.list_models(tv): return tv.get_model_builder(name)
     near = get_close_matches(name, tv.list_models(tv), 3)
-    raise InputError(f"torchvision has no network {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see torchvision.models.list_models()"))
+    hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models()"
+    raise InputError(f"torchvision has no network {name!r}; {hint}")
 
 def _own_body(head:Learner) -> tuple[nn.Module, dict]:
     "A copy of the body of a trained learner, and how it was made."
@@ -309,7 +319,8 @@ def _resize_settings(f) -> dict|None:
 
 def _warp_settings(f) -> dict|None:
     "The same for fastai's affine augmentation. On validation pictures it only resamples, but that moves the last digits."
-    if isinstance(f, AffineCoordTfm): return dict(size=f.cp_size and list(f.cp_size), mode=str(f.mode), pad_mode=str(f.pad_mode), align_corners=f.align_corners)
+    if isinstance(f, AffineCoordTfm):
+        return dict(size=f.cp_size and list(f.cp_size), mode=str(f.mode), pad_mode=str(f.pad_mode), align_corners=f.align_corners)
 
 def _preparation(dls:DataLoaders) -> dict:
     "How the validation pictures are prepared. What changes training pictures only is left out."
@@ -339,7 +350,9 @@ def save_classifier(
     about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
     strange = _misfits(tensors, about)
-    if strange: raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; save it as it was")
+    if strange:
+        raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; "
+                         "save it as it was")
     data = safetensors.torch.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     about.update(weights=f'weights-{digest[:12]}.safetensors', sha256=digest, versions=dict(
@@ -392,12 +405,14 @@ def _read_about(folder:Path) -> dict:
     check(text(about.get('arch')), "'arch' is no name of a network")
     check(stride is None or type(stride) is int and 0 < stride <= 1024, f"stride={stride!r} makes no sense")
     check(isinstance(about.get('relu'), bool), "'relu' is missing or wrong")
-    check(isinstance(vocab, list) and all(map(text, vocab)) and len(set(vocab)) == len(vocab) > 1, "'vocab' is no list of two class names or more")
+    names = isinstance(vocab, list) and all(map(text, vocab)) and len(set(vocab)) == len(vocab) > 1
+    check(names, "'vocab' is no list of two class names or more")
     check(_is_resize(about.get('resize')), "'resize' makes no sense")
     warps = about.get('warps')
     check(isinstance(warps, list) and len(warps) < 5 and all(map(_is_warp, warps)), "'warps' makes no sense")
     check('normalize' in about and _is_stats(about['normalize']), "'normalize' makes no sense")
-    check(text(about.get('weights')) and re.fullmatch(r'weights-[0-9a-f]{12}\.safetensors', about['weights']), "the name of the weights is wrong")
+    name = about.get('weights')
+    check(text(name) and re.fullmatch(r'weights-[0-9a-f]{12}\.safetensors', name), "the name of the weights is wrong")
     check(text(about.get('sha256')), "'sha256' is missing")
     return about
 
