@@ -5,10 +5,14 @@ import warnings
 
 import numpy as np
 import pytest
+import timm
 import torch
 from fastai.vision.all import Image, get_image_files, models, resnet18, set_seed, vision_learner
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.testing import assert_close
+from torchcam import methods
 
 from fastcourse.cam import _cells, cams, gradcam, load_cams
 from fastcourse.core import InputError
@@ -84,11 +88,9 @@ def unit(maps):
 
 
 def test_the_grad_cam_package_agrees(lrnr, files):
-    pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="grad-cam is not installed")
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     x, m, g = tensors(lrnr, files), cams(lrnr, files), gradcam(lrnr, files)
     lrnr.model.eval()
-    with pytorch_grad_cam.GradCAM(lrnr.model, [lrnr.model[0]]) as peer:
+    with GradCAM(lrnr.model, [lrnr.model[0]]) as peer:
         for c in range(2):
             theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(c)]*len(x)))
             # theirs is scaled to 0..1, resized with cells as blocks, and scaled again: ours is treated alike
@@ -98,7 +100,6 @@ def test_the_grad_cam_package_agrees(lrnr, files):
 
 
 def test_the_torchcam_package_agrees(lrnr, files):
-    methods = pytest.importorskip("torchcam.methods", reason="torchcam is not installed")
     x, m = tensors(lrnr, files), cams(lrnr, files)
     lrnr.model.eval()
     for kind, layers in ((methods.CAM, dict(target_layer=lrnr.model[0], fc_layer=lrnr.model[1][2])), (methods.GradCAM, dict(target_layer=lrnr.model[0]))):
@@ -281,7 +282,7 @@ print(m.maps.numel()*4/2**20, peak()-before)
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     r = subprocess.run([sys.executable, "-c", memory, str(tmp_path/"maps.npz")], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
-    size, grown = map(float, r.stdout.split())
+    size, grown = map(float, r.stdout.splitlines()[-1].split())  # on a slow machine there are lines of progress before
     assert size > 390 and grown < 100  # kept maps would be 234 MB more
 
 
@@ -290,7 +291,6 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
 @pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_mobilenetv3_small_075", "tf_efficientnetv2_b0", "resnet18", "efficientnet_b0"])
 def test_cells_lie_in_the_middle_of_what_moves_them(name):
     "With positive weights and no gates, the pixels that move a cell lie evenly around its centre."
-    timm = pytest.importorskip("timm", reason="timm is not installed")
     body = timm.create_model(name, num_classes=0, global_pool="").double().eval()
     for n, p in body.named_parameters():
         if p.ndim == 4: p.data.fill_(0. if ".se." in n else 1/p[0].numel())

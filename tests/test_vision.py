@@ -3,10 +3,12 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import warnings
 
 import numpy as np
 import pytest
+import timm
 import torch
 from fastai.vision.all import (Image, RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18, resnet34, densenet121,
                                vision_learner)
@@ -94,7 +96,6 @@ def test_a_cut_body_has_the_stride_and_comes_back_from_the_disk(dls, path, arch,
 @pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("resnet18", 16), ("tf_efficientnet_b0", None), ("tf_efficientnet_b0", 16),
                                           ("convnext_atto", 8), ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
 def test_timm_networks(dls, path, name, stride, tmp_path):
-    timm = pytest.importorskip("timm", reason="timm is not installed")
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(dls, name, weights=tmp_path/"w.pth", stride=stride)
     check_groups(lrnr)
@@ -106,7 +107,6 @@ def test_timm_networks(dls, path, name, stride, tmp_path):
 
 
 def test_a_timm_vision_learner_gives_its_body(dls):
-    pytest.importorskip("timm", reason="timm is not installed")
     old = vision_learner(dls, "resnet18", pretrained=False)
     new = cam_learner(dls, head=old)
     for a, b in zip(old.model[0].parameters(), new.model[0].parameters()):
@@ -114,8 +114,13 @@ def test_a_timm_vision_learner_gives_its_body(dls):
     check_phases(new)
 
 
+def test_without_timm_the_way_to_it_is_told(dls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)  # importing it fails now
+    with pytest.raises(InputError, match="pip install timm"):
+        cam_learner(dls, "resnet18", pretrained=False)
+
+
 def test_timm_names_are_names_only(dls):
-    pytest.importorskip("timm", reason="timm is not installed")
     for name in ("hf_hub:somebody/something", "local-dir:/tmp/x", "resnet18; rm", "no_such_network"):
         with pytest.raises(InputError, match="timm has no network"):
             cam_learner(dls, name)

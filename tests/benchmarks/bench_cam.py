@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_cam.py [--quick]     # resnet34 at 224, batches of 32, untrained: times do not depend on the weights
 
-The peers are optional: pip install grad-cam torchcam. All take the same loaded batch, but for the part about files.
+The peers come with pip install -e '.[dev]'. All take the same loaded batch, but for the part about files.
 """
 import contextlib
 import io
@@ -15,7 +15,10 @@ warnings.simplefilter("ignore")
 
 import numpy as np
 import torch
-from fastai.vision.all import Image, Learner, PILImage, default_device, nn, resnet34
+from fastai.vision.all import Image, Learner, PILImage, default_device, defaults, first, nn, resnet34
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torchcam.methods import GradCAM as TorchCAM
 
 from common import machine, paired, table
 from fastcourse import cam
@@ -80,18 +83,11 @@ def against_the_forward_pass():
 def against_others():
     rows = []
     all_classes = lambda: cams(lrnr, x, bs=bs)
-    try:
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-        targets = [ClassifierOutputTarget(0)]*bs
-        with GradCAM(model, [body]) as peer:
-            rows.append(row("Grad-CAM of grad-cam, one class", lambda: peer(x, targets), all_classes, "3x"))
-    except ImportError as e: rows.append([f"grad-cam: skipped ({e})", "", "", "", "3x"])
-    try:
-        from torchcam.methods import GradCAM as TorchCAM
-        with TorchCAM(model, target_layer=body) as peer:
-            rows.append(row("Grad-CAM of torchcam, one class", lambda: peer(0, model(x))[0].cpu(), all_classes, ""))
-    except ImportError as e: rows.append([f"torchcam: skipped ({e})", "", "", "", ""])
+    targets = [ClassifierOutputTarget(0)]*bs
+    with GradCAM(model, [body]) as peer:
+        rows.append(row("Grad-CAM of grad-cam, one class", lambda: peer(x, targets), all_classes, "3x"))
+    with TorchCAM(model, target_layer=body) as peer:
+        rows.append(row("Grad-CAM of torchcam, one class", lambda: peer(0, model(x))[0].cpu(), all_classes, ""))
     rows.append(row(f"our gradcam, all {n_classes} classes", lambda: gradcam(lrnr, x, bs=bs), all_classes, ""))
     rows.append(row("the course's loop, one picture at a time", lambda: course(x.split(1)), all_classes, "10x", min(n_pairs, 3)))
     return table([f"{bs} loaded pictures", "the other", "cams", "ratio", "wanted"], rows)
@@ -103,8 +99,10 @@ def from_files():
         rng = np.random.default_rng(0)
         files = [Path(d)/f"{i:02d}.jpg" for i in range(bs)]
         for f in files: Image.fromarray(rng.integers(0, 256, (240, 320, 3), np.uint8)).save(f)
-        loop = lambda: course(lrnr.dls.test_dl([PILImage.create(f)], num_workers=0).one_batch()[0] for f in files)
-        rows = [row("the course's loop, one picture at a time", loop, lambda: cams(lrnr, files, bs=bs), "10x", min(n_pairs, 3))]
+        rows = []
+        for name, n in (("with fastai's usual workers", defaults.cpus), ("without workers", 0)):
+            loop = lambda: course(first(lrnr.dls.test_dl([PILImage.create(f)], num_workers=n))[0] for f in files)
+            rows.append(row(f"the course's loop, {name}", loop, lambda: cams(lrnr, files, bs=bs), "10x", min(n_pairs, 3)))
     return table([f"{bs} files", "the other", "cams", "ratio", "wanted"], rows)
 
 
