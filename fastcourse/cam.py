@@ -6,7 +6,7 @@
 __all__ = ['CAMs', 'load_cams', 'cams', 'gradcam']
 
 # %% ../nbs/10_cam.ipynb #71077065
-import os, shutil, struct, warnings, weakref, zipfile
+import math, numbers, os, shutil, struct, warnings, weakref, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from fastai.vision.all import *
 from .core import *
-from .vision import _evaluating
+from .core import _whole
+from .vision import _evaluating, _rgb_problem
 
 # %% ../nbs/10_cam.ipynb #85bc27db
 class _Reached(Exception):
@@ -120,6 +121,7 @@ def _as_item(o):
 def _as_items(items) -> list:
     "A folder, one picture or a list of them, as a list."
     if isinstance(items, (str, Path)):
+        if not str(items): raise InputError("'' is no picture; give a picture, a list of pictures, a folder or a batch tensor")
         path = Path(items)
         if path.is_dir(): items = sorted(get_image_files(path))
         elif path.is_file(): items = [path]
@@ -143,8 +145,9 @@ class _Pictures:
 
 def _read(item) -> PILImage:
     "The picture in RGB, a new one: fastai would change the class of yours."
-    if isinstance(item, Image.Image): return PILImage.create(item.convert('RGB'))
-    with Image.open(item) as im: return PILImage.create(im.convert('RGB'))
+    with nullcontext(item) if isinstance(item, Image.Image) else Image.open(item) as im:
+        if problem := _rgb_problem(im): raise ValueError(problem)
+        return PILImage.create(im.convert('RGB'))
 
 def _why(item) -> str:
     "Why `item` cannot be read."
@@ -159,18 +162,22 @@ def _loader(dls:DataLoaders, items:list, bs:int) -> DataLoader:
 
 def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
     "Batches of pictures (n, 3, H, W) with marks (n,), and a list of the items."
-    bs = bs or lrnr.dls.bs
+    if bs is None: bs = lrnr.dls.bs
+    _whole('bs', bs)
     if not isinstance(items, Tensor):
         items = _as_items(items)
         return _loader(lrnr.dls, items, bs),items
     if items.ndim != 4 or items.shape[1] != 3 or not len(items):
         raise InputError(f"a batch tensor of shape {tuple(items.shape)}: (N, 3, H, W) is needed")
+    if not items.is_floating_point():
+        raise InputError(f"a batch tensor of {items.dtype}: give floats as the network takes them, or pictures as arrays (h, w, 3)")
     return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)],list(items.cpu())
 
 # %% ../nbs/10_cam.ipynb #465d5713
 class _MapFile:
     "Maps on their way to an `.npz` file, a batch at a time."
     def __init__(self, file:Path):
+        if file.is_dir() or not file.name: raise InputError(f"save={str(file)!r} is a folder; give the name of a file, such as maps.npz")
         self.file,self.n,self.array = file,0,None
         self.raw,self.beside = (file.with_name(f'.{file.name}.{os.getpid()}{end}') for end in ('.maps', ''))
         try: self.out = open(self.raw, 'wb')
@@ -229,7 +236,7 @@ def load_cams(
         if maps.shape[:2] != logits.shape or logits.shape != (len(a['items']), len(vocab)) or len(a['labels']) != len(logits):
             raise ValueError('its parts differ in length')
     except FileNotFoundError: raise InputError(f"{file} does not exist; make it with cams(lrnr, items, save={str(file)!r})") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, struct.error, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile) as e:
         raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0]}") from e
     if vocab != list(map(str, dls.vocab)):
         raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to it")
@@ -260,12 +267,14 @@ def _explain(
 ) -> CAMs:
     "Maps of all `items`, batch by batch; in memory, or on the disk under the name `save`."
     batches,items = _batches(lrnr, items, bs)
-    device,vocab = next(lrnr.model.parameters()).device,list(lrnr.dls.vocab)
+    param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
+    if isinstance(lrnr.loss_func, (BaseLoss, nn.Module)) and isinstance(getattr(lrnr.loss_func, 'func', lrnr.loss_func), nn.BCEWithLogitsLoss):
+        raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a picture")
     maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
     with _evaluating(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
-            new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(device))]
+            new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(param.device, param.dtype))]
             # One place for all: small pieces kept between large ones that are freed would make the memory grow
             if logits is None: logits = torch.empty(len(items), len(vocab))
             if new[1].shape[1:] != logits.shape[1:]:
@@ -382,17 +391,20 @@ def batch(self:CAMs,
         raise InputError(f"{item} cannot be read any more: {_why(item)}")
     return x.as_subclass(Tensor)
 
+def _decoded(dls:DataLoaders, batch:Tensor) -> np.ndarray:
+    "The first picture of a batch, (H, W, 3), values 0 to 1."
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        x = dls.valid.after_batch.decode((TensorImage(batch),))[0][0]
+    # Decoding also turns floats back into 0 to 255
+    return (x.as_subclass(Tensor).detach().cpu().permute(1, 2, 0)/255).clamp(0, 1).numpy()
+
 @patch
 def picture(self:CAMs,
     i:int, # Number of the picture
 ) -> np.ndarray:
     "Picture `i` as the network saw it (resized, cropped), (H, W, 3), values 0 to 1."
-    batch = self.batch([i])
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        x = self.dls.valid.after_batch.decode((TensorImage(batch),))[0][0]
-    # Decoding also turns floats back into 0 to 255
-    return (x.as_subclass(Tensor).detach().cpu().permute(1, 2, 0)/255).clamp(0, 1).numpy()
+    return _decoded(self.dls, self.batch([i]))
 
 def _spread(n:int, cells:int, jump:float, start:float) -> Tensor:
     "Weights (n, cells) that interpolate linearly from cells, each at its own place, to n pixels."
@@ -422,6 +434,12 @@ def chosen(self:CAMs,
     "One map for each picture, (N, h, w): that of the predicted class, of the true class, or of a named one."
     return self.maps[torch.arange(len(self)), _class_idx(self, which)]
 
+def _check_look(alpha:float, cmap:str) -> None:
+    "Refuse an opacity and a colour map that matplotlib does not know."
+    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1: raise InputError(f"{alpha=}: give an opacity from 0 to 1")
+    try: plt.get_cmap(cmap)
+    except (ValueError, TypeError): raise InputError(f"{cmap=}: matplotlib has no such colour map; try 'magma' or 'viridis'") from None
+
 def _brightest(maps:Tensor) -> float:
     "The value that is drawn brightest: the median of the highest values of `maps` (N, h, w)."
     return max(maps.float().amax((1, 2)).median().item(), 1e-8)
@@ -429,8 +447,8 @@ def _brightest(maps:Tensor) -> float:
 # %% ../nbs/10_cam.ipynb #098ae777
 @patch
 def show(self:CAMs,
-    nrows:int=5, # Rows of the grid
-    ncols:int=5, # Columns
+    nrows:int=5, # Rows of the grid, at most
+    ncols:int=5, # Columns, at most
     which:str='predicted', # Map of the 'predicted' class, the 'true' class, or of the class with this name
     alpha:float=0.5, # Opacity of the map
     cmap:str='magma', # A matplotlib colour map
@@ -441,6 +459,9 @@ def show(self:CAMs,
 
     The pictures are spread evenly over the set. All maps share one scale, from 0 to the median of their highest values.
     Lesson row 5.7."""
+    _whole('nrows', nrows), _whole('ncols', ncols), _check_look(alpha, cmap)
+    ncols = min(ncols, len(self))
+    nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
     maps,probs,predicted = self.chosen(which),self.probs,self.predicted
     top = _brightest(maps[picks])
@@ -462,9 +483,12 @@ def show(self:CAMs,
     return fig
 
 # %% ../nbs/10_cam.ipynb #c6446538
-def _by_file(boxes:pd.DataFrame) -> dict[str, np.ndarray]:
-    "The boxes (n, 4) of each file."
-    return {file: b[['xmin', 'ymin', 'xmax', 'ymax']].to_numpy(float).copy('C') for file,b in boxes.groupby('file')}
+def _by_file(boxes:pd.DataFrame) -> dict[str, pd.DataFrame]:
+    "The boxes of each file."
+    columns = ['file', 'label', 'xmin', 'ymin', 'xmax', 'ymax']
+    if not isinstance(boxes, pd.DataFrame) or not set(columns) <= set(boxes.columns):
+        raise InputError(f"boxes of type {type(boxes).__name__}: give a table with the columns {', '.join(columns)}, as from read_boxes")
+    return dict(iter(boxes.groupby('file')))
 
 def _key(item, files) -> str|None:
     "The name under which boxes.csv knows the picture `item`: the longest ending of its path that is in `files`."
@@ -472,20 +496,59 @@ def _key(item, files) -> str|None:
     parts = item.parts
     return next((k for i in range(len(parts)) if (k := '/'.join(parts[i:])) in files), None)
 
-def _scaled_boxes(m:'CAMs', item:Path, raw:np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    "Boxes (n, 4) of the file `item` in pixels, taken through the same resize and crop as the picture, and its new (rows, columns)."
-    with Image.open(item) as im: pic = PILImage.create(Image.new('L', im.size)) # its size is enough
-    box = TensorBBox(torch.tensor(raw, dtype=torch.float), img_size=pic.size)
-    tfms = [f for f in m.dls.valid.after_item.fs if not isinstance(f, ToTensor)]
-    x,b = Pipeline([PointScaler(), *tfms], split_idx=1)((pic, box))
-    # A batch may be resized again
-    sizes = [x.shape] + [f.cp_size for f in m.dls.valid.after_batch.fs if getattr(f, 'cp_size', None)]
-    return ((b.as_subclass(Tensor).view(-1, 4)+1)/2*torch.tensor(sizes[-1][::-1]*2)).numpy(),sizes[-1]
+def _ramp(w:int, h:int) -> np.ndarray:
+    "A picture (h, w, 3) whose red grows with x and whose green grows with y; its blue is 255 everywhere."
+    x,y = ((np.arange(n)+0.5)/n*255 for n in (w, h))
+    return np.stack(np.broadcast_arrays(x, y[:,None], 255), -1).round().astype(np.uint8)
 
-def _boxes_of(m:'CAMs', i:int, by_file:dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[int, int]|None]:
-    "The boxes of picture `i`, (n, 4) in pixels as the network saw it, and its (rows, columns); no box for an unknown file."
+def _line(values:np.ndarray, inside:np.ndarray) -> tuple[float, float]:
+    "Slope and start of the straight piece in the middle of `values` (n,) where `inside`; mirrored or repeated edges bend the rest."
+    first,values = inside.argmax(),values[inside]
+    step = max(1, len(values)//8)
+    rise = np.sign(values[step:]-values[:-step])
+    if not len(rise) or not rise[len(rise)//2]: return 0.,float(values[len(values)//2])
+    other = np.flatnonzero(rise != rise[len(rise)//2])
+    low = other[other < len(rise)//2].max(initial=-1)+1
+    high = other[other > len(rise)//2].min(initial=len(rise))+step-1
+    at = np.arange(low+step//2, high+1-step//2)
+    slope,start = np.polyfit(first+at+0.5, values[at], 1)
+    return float(slope),float(start)
+
+def _seen(dls:DataLoaders, w:int, h:int) -> tuple[list[tuple[float, float]], tuple[int, int]]:
+    """For x and for y the line (slope, start) from the network's pixels to those of a picture of w × h, and (rows, columns).
+
+    A ramp goes the way of the pictures, so every resize and crop counts, whatever transform makes it."""
+    x = _loader(dls, [Image.fromarray(_ramp(w, h))], 1).one_batch()[0]
+    # `_decoded` would round
+    for f in dls.valid.after_batch.fs:
+        if isinstance(f, Normalize): x = f.decode(TensorImage(x))
+    x = x[0].as_subclass(Tensor).cpu().permute(1, 2, 0).numpy()
+    rows,cols = x[:,x.shape[1]//2,2] > 0.99,x[x.shape[0]//2,:,2] > 0.99 # the rest is padding
+    return [_line(x[rows,:,0].mean(0)*w, cols), _line(x[:,cols,1].mean(1)*h, rows)],x.shape[:2]
+
+def _scaled_boxes(dls:DataLoaders, item:Path, raw:np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    "The part in view of boxes (n, 4) of the file `item`, in pixels as the network sees it, and its (rows, columns)."
+    with Image.open(item) as im: lines,size = _seen(dls, *im.size)
+    found = raw.copy()
+    for axis,(slope,start) in enumerate(lines):
+        edges,n = raw[:,axis::2],size[1-axis]
+        # A picture that is one pixel wide is seen as one colour: all of it, or nothing, is in the box
+        new = np.sort((edges-start)/slope, 1) if slope else np.where((edges[:,:1] <= start) & (start < edges[:,1:]), [[0, n]], 0)
+        found[:,axis::2] = new.clip(0, n)
+    return found[(found[:,2:] > found[:,:2]).all(1)],size
+
+def _boxes_of(
+    m:'CAMs',
+    i:int, # Number of the picture
+    by_file:dict[str, pd.DataFrame],
+    label:str|None=None, # Only boxes of this class
+) -> tuple[np.ndarray, tuple[int, int]|None]:
+    "The boxes of picture `i`, (n, 4) in pixels as the network saw it, and its (rows, columns); None for an unknown file."
     key = _key(m.items[i], by_file)
-    return (np.zeros((0, 4)), None) if key is None else _scaled_boxes(m, m.items[i], by_file[key])
+    if key is None: return np.zeros((0, 4)),None
+    b = by_file[key]
+    if label is not None: b = b[b.label.astype(str) == str(label)]
+    return _scaled_boxes(m.dls, m.items[i], b[['xmin', 'ymin', 'xmax', 'ymax']].to_numpy(float))
 
 # %% ../nbs/10_cam.ipynb #b26646d7
 @patch
@@ -496,6 +559,7 @@ def overlay(self:CAMs,
     cmap:str='magma', # A matplotlib colour map
 ) -> Image.Image:
     "Picture `i` as the network saw it, with its map drawn over it: RGB, on the scale of all maps of that kind."
+    _whole('i', i, -len(self), len(self)-1), _check_look(alpha, cmap)
     maps,im = self.chosen(which),self.picture(i)
     heat = (self.enlarge(maps[i], im.shape[:2])/_brightest(maps)).clamp(0, 1).numpy()
     mixed = (1-alpha)*im + alpha*plt.get_cmap(cmap)(heat)[..., :3]

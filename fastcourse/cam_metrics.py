@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from .core import *
+from .core import _whole
 from .cam import CAMs, _boxes_of, _by_file, _class_idx
 from .vision import _evaluating
 
@@ -35,13 +36,17 @@ def _result(name:str, values:np.ndarray, centre:np.ndarray) -> pd.Series:
     mean,low,high = _mean_interval(values)
     return pd.Series({name: mean, f'{name}_low': low, f'{name}_high': high, 'centre': np.mean(centre), 'n': len(values)})
 
-def _truths(m:CAMs, boxes:pd.DataFrame) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
-    "Of each picture its number, its boxes (n, 4) in pixels as the network saw it, and its (rows, columns)."
-    by_file = _by_file(boxes)
-    for i,item in enumerate(m.items):
-        b,size = _boxes_of(m, i, by_file)
+def _truths(m:CAMs, boxes:pd.DataFrame, which:str) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
+    "Of each picture its number, its boxes of the class `which` in pixels as the network saw it, and its (rows, columns)."
+    by_file,found = _by_file(boxes),False
+    for i,(item,c) in enumerate(zip(m.items, _class_idx(m, which).tolist())):
+        b,size = _boxes_of(m, i, by_file, m.vocab[c])
         if size is None: raise InputError(f"no box for {item}; boxes.csv names files relative to its own folder")
-        yield i,b,size
+        if len(b): yield i,b,size
+        found |= len(b) > 0
+    if not found:
+        raise InputError(f"no picture has a box of its class ({which!r}) in view; the classes are {list(m.vocab)}, the boxes are of "
+                         f"{sorted(set(map(str, boxes.label)))}")
 
 def _gaussian(rows:int, cols:int) -> np.ndarray:
     "A map that knows nothing: a Gaussian in the middle of the picture, a quarter of each side wide."
@@ -70,10 +75,10 @@ def pointing_game(
 ) -> pd.Series:
     """Share of the pictures whose highest place of the map lies in a box: `hit`, beside `centre`, the guess without a map.
 
-    Also `n`, the number of pictures, and `hit_low`, `hit_high`: the 95 % interval (Wilson). Raises `InputError` where
-    `boxes` does not know a picture. Zhang and others, IJCV 2018."""
+    Only boxes of the class asked for count; `n` is the number of pictures with one in view. `hit_low`, `hit_high`: the
+    95 % interval (Wilson). Raises `InputError` where `boxes` does not know a picture. Zhang and others, IJCV 2018."""
     maps,hits,centre = m.chosen(which),[],[]
-    for i,b,size in _truths(m, boxes):
+    for i,b,size in _truths(m, boxes, which):
         hits.append(_inside(_peak(m, maps[i], size), b))
         centre.append(_inside(np.array(size[::-1])/2, b))
     low,high = wilson_interval(sum(hits), len(hits))
@@ -97,10 +102,10 @@ def energy_pointing_game(
 ) -> pd.Series:
     """Mean share of the positive evidence that lies in a box: `energy`, beside `centre`, that of a Gaussian in the middle.
 
-    With `energy_low`, `energy_high`, the 95 % interval (normal), and `n`. A map without positive evidence counts 0. Raises
-    `InputError` where `boxes` does not know a picture. Wang and others, CVPR Workshops 2020."""
+    With `energy_low`, `energy_high`, the 95 % interval (normal). Boxes and `n` as in `pointing_game`. A map without positive
+    evidence counts 0. Raises `InputError` where `boxes` does not know a picture. Wang and others, CVPR Workshops 2020."""
     maps,shares,centre = m.chosen(which).float().clamp(min=0),[],[]
-    for i,b,size in _truths(m, boxes):
+    for i,b,size in _truths(m, boxes, which):
         mask = _mask(b, size)
         shares.append(_share(_heat(m, maps[i], size), mask))
         centre.append(_share(_gaussian(*size), mask))
@@ -140,10 +145,10 @@ def max_box_acc(
     """Share of the pictures where a box around the map overlaps a true box by half, at the best threshold for the set.
 
     `box_acc` with its 95 % interval (Wilson), `box_acc_mean` over the overlaps 0.3, 0.5 and 0.7, the best `threshold` (0 to
-    1 of the map's own range), `n`; `centre` and `centre_mean` are those of a Gaussian in the middle. Raises `InputError`
-    where `boxes` does not know a picture. Choe and others, CVPR 2020 (with the largest piece of each map)."""
+    1 of the map's own range); `centre` and `centre_mean` are those of a Gaussian in the middle. Boxes and `n` as in
+    `pointing_game`. Raises `InputError` where `boxes` does not know a picture. Choe and others, CVPR 2020 (with the largest piece of each map)."""
     maps,ious,centre = m.chosen(which).float(),[],[]
-    for i,b,size in progress(_truths(m, boxes), 'boxes around maps', len(m)):
+    for i,b,size in progress(_truths(m, boxes, which), 'boxes around maps', len(m)):
         ious.append(_ious(_heat(m, maps[i], size), b))
         centre.append(_ious(_gaussian(*size), b))
     ious,centre = np.array(ious),np.array(centre)
@@ -160,10 +165,10 @@ def _sure(m:CAMs, n:int|None) -> list[int]:
     right = sorted((i for i in range(len(m)) if m.labels[i] == predicted[i]), key=lambda i: -probs[i])
     seen = Counter()
     rank = {i: (seen.update([m.labels[i]]), seen[m.labels[i]])[1] for i in right}
-    pool = sorted(right, key=rank.get)[:n]
-    if len({m.labels[i] for i in pool}) < 2:
-        raise InputError(f"only {len(pool)} picture(s) of {len(m)} with a known class are classified right, and of fewer than two classes; "
+    if len({m.labels[i] for i in right}) < 2:
+        raise InputError(f"only {len(right)} picture(s) of {len(m)} with a known class are classified right, and of fewer than two classes; "
                          "give more pictures in class folders, or train on")
+    pool = sorted(right, key=rank.get)[:n]
     return pool
 
 def _others(m:CAMs, i:int, pool:list[int], rng:np.random.Generator) -> list[int]:
@@ -193,6 +198,8 @@ def grid_pointing_game(
     With `grid_low`, `grid_high`, the 95 % interval (normal), `n`, and `centre`, that of a Gaussian in the middle of the
     mosaic. A map without positive evidence counts 0. Raises `InputError` where fewer than two classes have a picture that
     is classified right. Böhle, Fritz and Schiele, CVPR 2021 (there 3×3 cells)."""
+    if n is not None: _whole('n', n, 2)
+    _whole('seed', seed, 0), _whole('bs', bs)
     m = explain(items)
     pool,rng,shares,centre = _sure(m, n),np.random.default_rng(seed),[],[]
     places = [int(rng.integers(4)) for _ in pool]
@@ -244,11 +251,11 @@ def deletion_insertion(
     Each with its 95 % interval (normal), and with `centre_deletion`, `centre_insertion`, those of a Gaussian in the middle;
     `n` pictures. Needs 4·(steps+1) forward passes a picture. Raises `InputError` for a number of steps that is none.
     Petsiuk, Das and Saenko, BMVC 2018."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1: raise InputError(f"{steps=}: give a whole number, 1 or more")
-    maps,idx,device,rows = m.chosen(which).float(),_class_idx(m, which).tolist(),next(lrnr.model.parameters()).device,[]
+    _whole('steps', steps)
+    maps,idx,param,rows = m.chosen(which).float(),_class_idx(m, which).tolist(),next(lrnr.model.parameters()),[]
     with _evaluating(lrnr.model):
         for i in progress(range(len(m)), 'deletion and insertion'):
-            x = m.batch([i]).to(device)
+            x = m.batch([i]).to(param.device, param.dtype)
             size,blurred = tuple(x.shape[-2:]),_blurred(x)
             rows.append([a for h in (_heat(m, maps[i], size), _gaussian(*size))
                          for a in _areas(lrnr.model, x, blurred, h, idx[i], steps, bs or lrnr.dls.bs)])

@@ -6,7 +6,7 @@
 __all__ = ['Cascade', 'cascam']
 
 # %% ../nbs/10_cascade.ipynb #2fb6e7b1
-import math
+import math, numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
@@ -14,7 +14,7 @@ from fastai.vision.all import *
 from .core import *
 from .core import _whole
 from .cam import *
-from .cam import _as_items, _class_idx
+from .cam import _as_items, _class_idx, _decoded, _ramp
 
 # %% ../nbs/10_cascade.ipynb #85b4f687
 def _threshold(maps:Tensor, T:str, level:float) -> Tensor:
@@ -114,11 +114,11 @@ def _check(dls, k, theta, train, T, level, decay, seed):
     _whole('k', k)
     _whole('seed', seed, 0)
     for name,v in dict(theta=theta, decay=decay).items():
-        if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 <= v < math.inf:
+        if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf:
             raise InputError(f"{name}={v!r} must be a number, 0 or more.")
     if not callable(train): raise InputError(f"train={train!r} must be a function that takes dls and returns a trained cam_learner.")
     if T not in ('identity', 'top', 'soft'): raise InputError(f"T={T!r}; give 'identity', 'top' or 'soft'.")
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level <= 1:
+    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < level <= 1:
         raise InputError(f"level={level!r} must be a share above 0, up to 1.")
     if not len(getattr(dls, 'loaders', ())) > 1 or not hasattr(dls.train_ds, 'tls'):
         raise InputError("dls must be fastai DataLoaders of pictures with a training and a validation set, as from folder_dls.")
@@ -127,6 +127,14 @@ def _network_input(dls:DataLoaders, x:Tensor) -> Tensor:
     "Pictures (N, 3, H, W), values 0 to 1, as the network takes them: normalised, on its device."
     x = TensorImage((x*255).round().to(torch.uint8)).to(dls.device)
     return dls.valid.after_batch((x,))[0].as_subclass(Tensor)
+
+def _check_places(dls:DataLoaders, rows:int, columns:int) -> None:
+    "Refuse `batch_tfms` that move the pixels of validation pictures: then the maps would not fit the pictures that are darkened."
+    x = _ramp(columns, rows)/255
+    seen = _decoded(dls, _network_input(dls, tensor(x).float().permute(2, 0, 1)[None]))
+    if seen.shape != x.shape or np.abs(seen-x).mean() > 0.01:
+        raise InputError(f"batch_tfms resize or crop the validation pictures, {columns}×{rows} pixels to {seen.shape[1]}×{seen.shape[0]}; "
+                         "cascam needs item_tfms that do all of it")
 
 def _heat(lrnr:Learner, stage:_Stage, T:str, level:float) -> Tensor:
     "What the network says for the true class of each picture of `stage`, after `T`: (n, h, w)."
@@ -159,6 +167,7 @@ def cascam(
     # Where the cells of a map are is known as soon as there is a network, and not needed before
     darken = lambda x,heat: _darken(x, probe.enlarge(heat, x.shape[-2:]), theta)
     stages = [_Stage(ds, prepare, darken) for ds in (dls.train_ds, dls.valid_ds)]
+    _check_places(dls, *stages[0].pixels(0).shape[-2:])
     for i in range(k):
         with no_random(seed+i): lrnr = train(_stage_dls(dls, stages))
         if not isinstance(lrnr, Learner): raise InputError(f"train returned {type(lrnr).__name__}; it must return the learner that it trained.")
@@ -192,6 +201,7 @@ def show(self:Cascade,
 
     In column i the picture is darkened by the maps of the networks before i. Each map has a scale of its own, from 0 to
     its highest place. All maps are of the class that `which` says; 'predicted' is the first network's."""
+    _whole('n', n)
     items = list(items) if isinstance(items, Tensor) else _as_items(items)
     items = [items[i] for i in np.linspace(0, len(items)-1, min(n, len(items))).round().astype(int)]
     m = self.cams(torch.stack(items) if isinstance(items[0], Tensor) else items)

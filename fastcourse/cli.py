@@ -38,6 +38,13 @@ def scenes(
     print(f"{len(boxes)} pictures and boxes.csv in {dest}")
 
 # %% ../nbs/12_cli.ipynb #5184cdb2
+def _check_writable(folder:str) -> None:
+    "Refuse, before any work, a folder that cannot be made or written. Nothing is made: the input may still be bad."
+    there = Path(folder).expanduser()
+    while not there.exists() and there != there.parent: there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"the folder {folder!r} cannot be written; give another with -o")
+
 @call_parse
 def lm_train(
     file:str, # CSV file with a column of texts
@@ -54,7 +61,7 @@ def lm_train(
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
     if epochs < 1 or lr <= 0: raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a learning rate above 0")
-    Path(Out).mkdir(parents=True, exist_ok=True) # find out now, not after the training, that it cannot be written
+    _check_writable(Out)
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
     lrnr.fit_one_cycle(epochs, lr)
@@ -165,12 +172,13 @@ def train(
     if lr is not None and not lr > 0: raise InputError(f"{lr=}: give a learning rate above 0")
     if scratch and weights: raise InputError(f"--scratch and --weights {weights}: give one of them")
     from fastai.torch_core import set_seed
-    from fastcourse.vision import _arch_of, cam_learner, folder_dls, save_classifier
+    from fastcourse.vision import _arch_of, _checked, cam_learner, folder_dls, save_classifier
     arch = _arch_of(arch)
-    Path(Out).mkdir(parents=True, exist_ok=True) # find out now, not after the training, that it cannot be written
+    _check_writable(Out)
     if not is_terminal(): plain_bars()
     if seed is not None: set_seed(seed)
     lrnr = cam_learner(folder_dls(path, size, bs=bs), arch, pretrained=not scratch, stride=stride, weights=weights)
+    _checked(lrnr) # what cannot be saved is found now, not after the training
     if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
     else: lrnr.fine_tune(epochs, lr or 2e-3)
     save_classifier(lrnr, Out)

@@ -103,13 +103,20 @@ def read_boxes(
     """The true boxes of a picture set: file (relative to the set's folder), label, xmin, ymin, xmax, ymax in pixels.
 
     A file with several objects has several rows. The right and lower edge are not part of the box. Raises `InputError`
-    where the file is missing, or a column, or a box is empty."""
+    where the file is missing or no table, a column or a value is missing, a side is no number, or a box is empty."""
     path = Path(path)
     file = path/'boxes.csv' if path.is_dir() else path
     if not file.is_file(): raise InputError(f"{file} does not exist; give a folder with a boxes.csv, or the file")
-    df = pd.read_csv(file)
+    try: df = pd.read_csv(file)
+    except (OSError, ValueError) as e: # pandas' own errors are ValueErrors
+        raise InputError(f"{file} cannot be read as a table ({type(e).__name__}); give a CSV file with the columns {', '.join(_columns)}") from e
     missing = [c for c in _columns if c not in df.columns]
-    if missing: raise InputError(f"{file} lacks the column(s) {missing}; it has {list(df.columns)}")
+    if missing: raise InputError(f"{file} lacks the column(s) {missing}; it has {str(list(df.columns))[:200]}")
+    sides = df[_columns[2:]].apply(pd.to_numeric, errors='coerce')
+    wrong = df[~np.isfinite(sides).all(axis=1) | df[_columns[:2]].isna().any(axis=1)]
+    if len(wrong):
+        raise InputError(f"{file} has {len(wrong)} row(s) without a file, a label and four numbers, the first in line {wrong.index[0]+2}; "
+                         "mend or remove them")
     empty = df[(df.xmax <= df.xmin) | (df.ymax <= df.ymin)]
     if len(empty): raise InputError(f"{file} has {len(empty)} empty box(es), the first for {empty.file.iloc[0]}; xmax > xmin and ymax > ymin are needed")
     return df[_columns]

@@ -19,27 +19,38 @@ from fastai.vision.all import *
 from fastai.vision.learner import TimmBody
 from . import __version__
 from .core import *
+from .core import _whole
 
 # %% ../nbs/09_vision.ipynb #fef17f8e
+def _rgb_problem(im:Image.Image) -> str|None:
+    "Why the open picture `im` cannot become RGB as it looks, or None: PIL would cut values above 255 off, to white."
+    if im.mode[0] in 'IF': return f'16-bit or float picture (mode {im.mode}): save it with 8 bits'
+
 def _problem(
     file:Path, # A picture, or perhaps not
 ) -> str|None:
     "What is wrong with `file`, or None: the whole picture is decoded, since a damaged one often has a good header."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(file) as im: im.convert('RGB')
+        with Image.open(file) as im:
+            if Image.MAX_IMAGE_PIXELS and math.prod(im.size) > Image.MAX_IMAGE_PIXELS: return f'{im.width}×{im.height} pixels are too many'
+            im.convert('RGB')
+            return _rgb_problem(im)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         return type(e).__name__ if not str(e) else str(e).split('\n')[0]
 
 def _class_files(folder:Path) -> dict[str, list[Path]]:
     "The picture files of each class folder in `folder`, sorted, so that every machine sees the same order."
-    return {d.name: sorted(get_image_files(d)) for d in sorted(folder.ls()) if d.is_dir() and not d.name.startswith('.')}
+    files = {d: sorted(get_image_files(d)) for d in sorted(folder.ls()) if d.is_dir() and not d.name.startswith('.')}
+    deep = [f.parent for d,fs in files.items() for f in fs if f.parent != d]
+    if deep: raise InputError(f"{deep[0]} is a folder inside a class; move its pictures up, so that they lie directly in {folder}/<class>/")
+    return {d.name: fs for d,fs in files.items()}
 
 def _readable(files:dict[str, list[Path]], root:Path) -> tuple[dict[str, list[Path]], list[str]]:
     "`files` without those that cannot be read, and a line for each that cannot."
     every = [f for fs in files.values() for f in fs]
-    with ThreadPoolExecutor() as pool: bad = {f: p for f,p in zip(every, progress(pool.map(_problem, every), 'check pictures', len(every))) if p}
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool: # filters belong to all threads: set and put back in this one only
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning) # such a picture is named in `bad`
+        bad = {f: p for f,p in zip(every, progress(pool.map(_problem, every), 'check pictures', len(every))) if p}
     return ({c: [f for f in fs if f not in bad] for c,fs in files.items()}, [f'{f.relative_to(root)} ({p})' for f,p in bad.items()])
 
 # %% ../nbs/09_vision.ipynb #cf454627
@@ -58,6 +69,36 @@ def _found(train:list[Path], valid:list[Path], source:str, bad:list[str]) -> str
     return "\n".join(lines)
 
 # %% ../nbs/09_vision.ipynb #1a27e346
+def _folder(name:str, value) -> Path:
+    "`value` as a path, where it can be one."
+    if isinstance(value, (str, os.PathLike)): return Path(value).expanduser()
+    raise InputError(f"{name}={value!r} is no folder; give its path")
+
+def _sides(size) -> tuple[int, int]:
+    "(rows, columns) from one number or a pair."
+    try:
+        sides = list(size) if isinstance(size, (tuple, list)) and len(size) == 2 else [size]*2
+        for o in sides: _whole('size', o)
+    except InputError:
+        raise InputError(f"size={size!r} must be a whole number of pixels, 1 or more, or a pair of them (rows, columns)") from None
+    return tuple(map(int, sides))
+
+def _split(
+    files:list[Path], # Pictures of all classes
+    valid_pct:float, # Part to validate on
+    seed:int, # Its seed
+) -> tuple[list[Path], list[Path]]: # To train on, to validate on
+    "A random split that leaves pictures to validate on, and each class to train on."
+    if not isinstance(valid_pct, (int, float)) or not 0 < valid_pct < 1:
+        raise InputError(f"valid_pct={valid_pct!r} must lie between 0 and 1: it is the part of the pictures to validate on, as 0.2")
+    tr,va = ([files[i] for i in o] for o in RandomSplitter(valid_pct, seed=seed)(files))
+    gone = sorted({f.parent.name for f in files} - {f.parent.name for f in tr})
+    if gone or not va:
+        what = f"no picture of {gone} to train on" if gone else "no picture to validate on"
+        raise InputError(f"valid_pct={valid_pct} of {len(files)} pictures leaves {what}; add pictures, make a folder for validation, or "
+                         "give another valid_pct or seed")
+    return tr,va
+
 def folder_dls(
     path:str|Path, # Folder that holds the folders `train` and `valid`, with one folder a class in each
     size:int|tuple=224, # Pictures are resized to this, pixels (rows, columns)
@@ -73,9 +114,13 @@ def folder_dls(
     """Pictures in class folders as fastai `ImageDataLoaders`; prints what was found.
 
     A batch is (N, 3, rows, columns) and (N,). Every file is decoded once: what cannot be read is left out and named.
-    Grey, palette, RGBA and CMYK pictures become RGB. Raises `InputError` for a missing folder, fewer than two classes,
-    a class without a readable picture, or a class in `valid` that is not in `train`. Lesson row 5.3."""
-    path = Path(path)
+    Grey, palette, RGBA and CMYK pictures become RGB; those of 16 bits are left out. Raises `InputError` for a missing folder,
+    fewer than two classes, a class without a readable picture, a class in `valid` that is not in `train`, folders inside a
+    class, a split without pictures of a class to train on, or a batch larger than the training set. Lesson row 5.3."""
+    path,size = _folder('path', path),_sides(size)
+    if bs is not None: _whole('bs', bs, 2)
+    if (path/train).resolve() == (path/valid).resolve():
+        raise InputError(f"{train=} and {valid=} are one folder; give two, or a name for valid that is not there to split {train}")
     if not (path/train).is_dir():
         raise InputError(f"{path/train} is not a folder; give a folder that holds {train}/<class>/ with pictures")
     files = _class_files(path/train)
@@ -91,14 +136,15 @@ def folder_dls(
     tr = [f for fs in files.values() for f in fs]
     va = [f for fs in extra.values() for f in fs]
     if has_valid and not va: raise InputError(f"{path/valid} holds no readable picture; add some, or remove the folder to split {train}")
-    if not has_valid:
-        tr_idx,va_idx = RandomSplitter(valid_pct, seed=seed)(tr)
-        tr,va = [tr[i] for i in tr_idx],[tr[i] for i in va_idx]
+    if not has_valid: tr,va = _split(tr, valid_pct, seed)
+    bs = max(2, min(32, len(tr)//8)) if bs is None else int(bs)
+    if bs > len(tr):
+        raise InputError(f"bs={bs}: there are {len(tr)} pictures to train on, so no batch would be full; give bs of {len(tr)} or less")
     is_valid = set(va)
     block = DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=list(files))), get_items=lambda _: tr+va, get_y=parent_label,
                       splitter=FuncSplitter(is_valid.__contains__), item_tfms=ifnone(item_tfms, Resize(size)), batch_tfms=batch_tfms)
     print(_found(tr, va, valid if has_valid else f'{valid} is missing, so {valid_pct:.0%} of {train}', bad+bad_valid))
-    return ImageDataLoaders.from_dblock(block, path, path=path, bs=bs or max(2, min(32, len(tr)//8)), **kwargs)
+    return ImageDataLoaders.from_dblock(block, path, path=path, bs=bs, **kwargs)
 
 # %% ../nbs/09_vision.ipynb #3c40efe7
 def cam_head(
@@ -118,7 +164,7 @@ def _evaluating(model:nn.Module):
     finally:
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/09_vision.ipynb #a11c4cba
+# %% ../nbs/09_vision.ipynb #fe31a47e
 def _flat(body:nn.Module) -> list[nn.Module]:
     "The layers of `body` in the order they run, as far as plain Sequentials go."
     return [o for m in body.children() for o in _flat(m)] if type(body) is nn.Sequential else [body]
@@ -133,7 +179,8 @@ class _UpTo(nn.Module):
 
 def _check_stride(stride:int, strides:list[int]) -> None:
     "Refuse a stride that the network does not have."
-    if stride not in strides: raise InputError(f"stride={stride}: this network has maps of stride {sorted(set(strides))}; choose one of them")
+    there = sorted({o for o in strides if o})
+    if stride not in there: raise InputError(f"stride={stride}: this network has maps of stride {there}; choose one of them")
 
 def _cut_timm(model:nn.Module, stride:int) -> nn.Module:
     "A timm network up to its last stage of this stride."
@@ -143,17 +190,25 @@ def _cut_timm(model:nn.Module, stride:int) -> nn.Module:
         raise InputError(f"stride={stride}: timm cannot cut a {type(model).__name__}; leave stride out, or take another network")
     return _UpTo(model, max(i for i,o in enumerate(strides) if o == stride))
 
+def _run(layer:nn.Module, x:Tensor, name:str) -> Tensor:
+    "What `layer` makes of `x`; where it cannot, the network `name` has no body that can be cut out."
+    try: return layer(x)
+    except Exception as e:
+        if x.is_meta: raise # not every layer works without memory: no fault of the network
+        raise InputError(f"the layers of {name} do not run one after the other ({type(e).__name__}), so it has no body with feature maps; "
+                         "take another convolutional network, such as resnet34") from e
+
 @torch.no_grad()
-def _cut_at(body:nn.Module, stride:int) -> nn.Module:
+def _cut_at(body:nn.Module, stride:int, name:str='this network') -> nn.Module:
     "The layers of `body` up to the last one whose maps have this stride."
     model = body.model if isinstance(body, _UpTo) else body
     if hasattr(model, 'feature_info'): return _cut_timm(model, stride)
     layers,x,strides = _flat(body),next(body.parameters()).new_zeros(1, 3, 256, 256),[]
     with _evaluating(body):
         for layer in layers:
-            x = layer(x)
+            x = _run(layer, x, name)
             if not isinstance(x, Tensor) or x.ndim != 4: break
-            strides.append(256//x.shape[-1])
+            strides.append(256//x.shape[-1] if x.shape[-1] == x.shape[-2] else 0) # a swin has its channels last on the way
     _check_stride(stride, strides)
     return nn.Sequential(*layers[:len(strides)-strides[::-1].index(stride)])
 
@@ -177,7 +232,7 @@ def _body_head_split(model:nn.Module) -> L:
     half = min(max(1, int(np.abs(2*ends-ends[-1]).argmin())+1), max(1, len(parts)-1))
     return L(*([p for _,ps in o for p in ps] for o in (parts[:half], parts[half:])), params(model[1:]))
 
-# %% ../nbs/09_vision.ipynb #1114487d
+# %% ../nbs/09_vision.ipynb #6e540e36
 def _load_weights(model:nn.Module, file:Path) -> None:
     "Copy the weights in `file` (safetensors, or a torch file of tensors only) into `model`; its classifier may differ."
     if not file.is_file(): raise InputError(f"weights={str(file)!r} is not a file; give a .safetensors or .pth file, or pretrained=False")
@@ -186,24 +241,31 @@ def _load_weights(model:nn.Module, file:Path) -> None:
             from safetensors.torch import load_file
             state = load_file(file)
         else: state = torch.load(file, map_location='cpu', weights_only=True)
-        state = state.get('model', state)
-        fits = {k: v for k,v in model.state_dict().items() if k in state and state[k].shape == v.shape}
+        for key in ('model', 'state_dict'): state = state.get(key, state) # who trained it may have wrapped it
+        if all(k.startswith('module.') for k in state): state = {k[len('module.'):]: v for k,v in state.items()} # from DataParallel
+        fits = {k: state[k] for k,v in model.state_dict().items() if k in state and state[k].shape == v.shape}
     except Exception as e:
-        raise InputError(f"{file} is no readable weight file ({str(e).splitlines()[0]}); save it with safetensors or "
-                         "torch.save(model.state_dict())") from e
+        raise InputError(f"{file} is no readable weight file: it is damaged, or holds more than weights, which could run code; save it with "
+                         "safetensors or torch.save(model.state_dict())") from e
     last = list(model.state_dict())[-2:] # the classifier, which is replaced anyway
     missing = [k for k in model.state_dict() if k not in fits and k.rsplit('.', 1)[0] not in {o.rsplit('.', 1)[0] for o in last}]
     if missing:
         raise InputError(f"{file} does not fit this network: {len(missing)} weights are missing or differ in shape, the first is {missing[0]}")
-    model.load_state_dict({k: state[k] for k in fits}, strict=False)
+    full = model.state_dict() # with its own notes, which mnasnet asks for and safetensors does not keep
+    full.update(fits)
+    model.load_state_dict(full)
 
 _ways_out = ("ways out: a network, weights=FILE (--weights) with weights that you have, or pretrained=False (--scratch) "
              "to train from scratch")
 
 def _torchvision_model(arch, pretrained:bool, weights:Path|None) -> nn.Module:
     "The whole network, with pretrained weights, weights from a file, or fresh ones."
-    try: model = arch(weights='DEFAULT' if pretrained and weights is None else None)
+    download = pretrained and weights is None
+    if isinstance(arch, nn.Module):
+        raise InputError(f"arch is a network already made, a {type(arch).__name__}; give the function that makes it, such as resnet18")
+    try: model = arch(weights='DEFAULT' if download else None)
     except (URLError, OSError, RuntimeError) as e: # a RuntimeError where the file that came has another checksum
+        if not download: raise
         raise InputError(f"the pretrained weights of {arch.__name__} cannot be downloaded ({str(e).splitlines()[0]}); {_ways_out}") from e
     except TypeError as e:
         raise InputError(f"{getattr(arch, '__name__', arch)} makes no network with weights=None: give a torchvision function such as "
@@ -220,34 +282,50 @@ def _timm_model(arch:str, pretrained:bool, weights:Path|None) -> nn.Module:
     # timm would take other forms of a name for a place to load from
     if not re.fullmatch(r'\w+(\.\w+)?', arch) or not timm.is_model(arch.split('.')[0]):
         raise InputError(f"timm has no network {arch!r}; see timm.list_models()")
-    try: model = timm.create_model(arch, pretrained=pretrained and weights is None, num_classes=0, global_pool='')
+    try: timm.models.get_pretrained_cfg(arch)
+    except RuntimeError:
+        raise InputError(f"timm has no weights {arch!r}; leave out what stands after the point, or see timm.list_pretrained()") from None
+    download = pretrained and weights is None
+    try: model = timm.create_model(arch, pretrained=download, num_classes=0, global_pool='')
     except Exception as e:
-        if not pretrained: raise
+        if not download: raise
         raise InputError(f"the pretrained weights of {arch} cannot be downloaded ({str(e).splitlines()[0]}); {_ways_out}") from e
     if weights is not None: _load_weights(model, Path(weights))
     return model
 
-# %% ../nbs/09_vision.ipynb #2b160a10
+# %% ../nbs/09_vision.ipynb #7f2a6c5b
 def _adds_relu(arch) -> bool:
     "torchvision's densenet puts its last ReLU into forward(), where no cut can keep it: the body gets it back."
     return getattr(arch, '__name__', '').startswith('densenet')
 
+def _before_pooling(model:nn.Module, cut:int|None, name:str) -> nn.Module:
+    "The layers of a network before its pooling. Some pool in forward() only: there all layers but the last, the classifier."
+    n_convs = lambda m: sum(isinstance(o, nn.Conv2d) for o in m.modules())
+    try: body = create_body(model, cut=cut)
+    except StopIteration: body = None # no pooling layer at all
+    if body is None or 2*n_convs(body) < n_convs(model): body = nn.Sequential(*list(model.children())[:-1])
+    # googlenet and inception_v3 change the colours in forward(), and have a second classifier in the middle
+    if hasattr(model, 'transform_input') or 2*n_convs(body) < n_convs(model) or not len(list(body.parameters())):
+        raise InputError(f"no body with feature maps can be cut out of {name}; take another convolutional network, such as resnet34")
+    return body
+
 def _body(arch, pretrained:bool, weights:str|Path|None) -> nn.Module:
     "The part of a network before its pooling: pictures (N, 3, H, W) to maps (N, nf, h, w)."
     if isinstance(arch, str): return _timm_model(arch, pretrained, weights)
-    body = create_body(_torchvision_model(arch, pretrained, weights), cut=model_meta.get(arch, {}).get('cut'))
+    model = _torchvision_model(arch, pretrained, weights)
+    body = _before_pooling(model, model_meta.get(arch, {}).get('cut'), getattr(arch, '__name__', 'this network'))
     return nn.Sequential(body, nn.ReLU()) if _adds_relu(arch) else body
 
 @torch.no_grad()
-def _n_features(body:nn.Module) -> int:
+def _n_features(body:nn.Module, name:str='this network') -> int:
     "Number of maps that `body` gives; raises `InputError` where it gives no maps."
-    with _evaluating(body): out = body(next(body.parameters()).new_zeros(1, 3, 224, 224))
+    with _evaluating(body): out = _run(body, next(body.parameters()).new_zeros(1, 3, 224, 224), name)
     if not isinstance(out, Tensor) or out.ndim != 4:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise InputError(f"the body of this network gives {shape}, no feature maps (N, C, h, w); take a convolutional network")
+        raise InputError(f"the body of {name} gives {shape}, no feature maps (N, C, h, w); take another convolutional network, such as resnet34")
     return out.shape[1]
 
-# %% ../nbs/09_vision.ipynb #db95aa4d
+# %% ../nbs/09_vision.ipynb #51bb7d7d
 def _name_of(arch) -> str|None:
     "A name from which the network can be made again, or None for one that is neither torchvision's nor timm's."
     if isinstance(arch, str): return f'timm/{arch}'
@@ -264,8 +342,11 @@ def _arch_of(name:str):
 
 def _own_body(head:Learner) -> tuple[nn.Module, dict]:
     "A copy of the body of a trained learner, and how it was made."
-    body = head.model[0] if isinstance(head.model, nn.Sequential) and len(head.model) > 1 else None
-    if body is None: raise InputError("head= needs a learner of vision_learner or cam_learner: a model of two parts, body and head")
+    if not isinstance(head, Learner) or not isinstance(head.model, nn.Sequential) or len(head.model) != 2:
+        model = getattr(head, 'model', head)
+        raise InputError("head= needs a learner of vision_learner or cam_learner: a model of two parts, body and head, and not a "
+                         f"{type(model).__name__}")
+    body = head.model[0]
     if isinstance(body, TimmBody): # fastai's wrapper of a timm network
         copy = _timm_model(head.arch, False, None)
         copy.load_state_dict(body.model.state_dict())
@@ -280,7 +361,7 @@ def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
     stats = (used[0].mean.flatten().tolist(), used[0].std.flatten().tolist()) if used else (cfg['mean'], cfg['std'])
     dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
 
-# %% ../nbs/09_vision.ipynb #fe31a47e
+# %% ../nbs/09_vision.ipynb #2261794b
 def cam_learner(
     dls:DataLoaders, # Pictures, for example from `folder_dls`
     arch=resnet34, # A torchvision function (resnet34, convnext_tiny, …), or the name of a timm network
@@ -297,17 +378,19 @@ def cam_learner(
     body is frozen at first, as in fastai: `fine_tune` trains the head, then everything. Raises `InputError` for weights
     that cannot be had or do not fit, a stride that the body does not have, a body without feature maps.
     Zhou and others, CVPR 2016; lesson row 5.6."""
+    if stride is not None: _whole('stride', stride)
     if head is None: body,made = _body(arch, pretrained, weights),dict(arch=_name_of(arch), stride=None, relu=_adds_relu(arch))
     else: body,made = _own_body(head)
-    if stride is not None: body,made = _cut_at(body, stride),{**made, 'stride': stride}
-    model = nn.Sequential(body, cam_head(_n_features(body), get_c(dls)))
+    name = made['arch'] or 'this network'
+    if stride is not None: body,made = _cut_at(body, stride, name),{**made, 'stride': int(stride)}
+    model = nn.Sequential(body, cam_head(_n_features(body, name), get_c(dls)))
     _normalize(dls, body, head)
     lrnr = Learner(dls, model, metrics=metrics, splitter=_body_head_split, **kwargs)
     lrnr.made = made
     if pretrained or weights is not None or head is not None: lrnr.freeze()
     return lrnr
 
-# %% ../nbs/09_vision.ipynb #7f2a6c5b
+# %% ../nbs/09_vision.ipynb #cbd86bd3
 _format = 1
 _no_model = "There is no classifier of save_classifier in"
 
@@ -334,6 +417,25 @@ def _preparation(dls:DataLoaders) -> dict:
     stats = [getattr(norms[0], o).flatten().tolist() for o in ('mean', 'std')] if norms else None
     return dict(resize=resizes[0], warps=warps, normalize=stats)
 
+def _checked(lrnr:Learner) -> tuple[dict, dict[str, Tensor]]:
+    "What `save_classifier` writes: settings and tensors. Raises `InputError` where they could not be loaded again."
+    made = getattr(lrnr, 'made', {})
+    if not made.get('arch'):
+        raise InputError("this learner cannot be saved without code, since it is not known how its network was made; use cam_learner with a "
+                         "torchvision function or a timm name")
+    several = any(isinstance(f, MultiCategorize) for tl in getattr(lrnr.dls, 'tls', []) for f in tl.tfms.fs)
+    loss = getattr(lrnr.loss_func, 'func', lrnr.loss_func)
+    if several or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) or not hasattr(lrnr.dls, 'vocab'):
+        raise InputError("this learner does not choose one class for each picture, so it cannot be saved; use CategoryBlock and the loss of "
+                         "cross entropy, as folder_dls and cam_learner do")
+    about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
+    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
+    strange = _misfits(tensors, about)
+    if strange:
+        raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; "
+                         "save it as it was")
+    return about,tensors
+
 def save_classifier(
     lrnr:Learner, # From `cam_learner`
     folder:str|Path, # Made if it is not there; an earlier classifier in it is replaced, other files stay
@@ -341,23 +443,15 @@ def save_classifier(
     """Save a classifier for `load_classifier` as `classifier.json` and safetensors, without pickle.
 
     Both are written beside and then renamed. Raises `InputError` for a folder that cannot be written, a learner that is
-    not from `cam_learner` with a torchvision or timm network or was changed since, and transforms that need code."""
+    not from `cam_learner` with a torchvision or timm network or was changed since, several classes a picture, and transforms
+    that need code."""
     from fastcourse.text import _put
-    made = getattr(lrnr, 'made', {})
-    if not made.get('arch'):
-        raise InputError("this learner cannot be saved without code, since it is not known how its network was made; use cam_learner with a "
-                         "torchvision function or a timm name")
-    about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
-    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
-    strange = _misfits(tensors, about)
-    if strange:
-        raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; "
-                         "save it as it was")
+    folder = _folder('folder', folder)
+    about,tensors = _checked(lrnr)
     data = safetensors.torch.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     about.update(weights=f'weights-{digest[:12]}.safetensors', sha256=digest, versions=dict(
         fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__))
-    folder = Path(folder).expanduser()
     try: old = _read_about(folder)['weights']
     except InputError: old = None
     try:
@@ -426,19 +520,25 @@ def _read_tensors(folder:Path, about:dict) -> dict[str, Tensor]:
     try: return safetensors.torch.load(data)
     except safetensors.SafetensorError as e: raise InputError(f"{str(path)!r} is no safetensors file: {e}.") from e
 
-# %% ../nbs/09_vision.ipynb #51bb7d7d
+# %% ../nbs/09_vision.ipynb #7858a136
 def _empty_model(about:dict, device=None) -> nn.Module:
     "The network that `about` describes, its weights not yet set."
     arch = _arch_of(about['arch'])
-    with torch.device(device or 'cpu'):
+    with torch.random.fork_rng([]), torch.device(device or 'cpu'): # no random number of the user is spent
         body = _body(arch, False, None)
         if _adds_relu(arch) and not about['relu']: body = body[0]
-        if about['stride'] is not None: body = _cut_at(body, about['stride'])
-        return nn.Sequential(body, cam_head(_n_features(body), len(about['vocab'])))
+        if about['stride'] is not None: body = _cut_at(body, about['stride'], about['arch'])
+        return nn.Sequential(body, cam_head(_n_features(body, about['arch']), len(about['vocab'])))
+
+def _laid_out(about:dict) -> nn.Module:
+    "The same without memory; with memory for a network that computes while it is made, as a regnet."
+    try: return _empty_model(about, 'meta')
+    except InputError: raise
+    except Exception: return _empty_model(about)
 
 def _misfits(tensors:dict[str, Tensor], about:dict) -> list[str]:
-    "Names of the tensors that are not those of the network; it is laid out without memory to see that."
-    found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, _empty_model(about, 'meta').state_dict()))
+    "Names of the tensors that are not those of the network."
+    found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, _laid_out(about).state_dict()))
     return sorted(k for k in found.keys()|need.keys() if found.get(k) != need.get(k))
 
 def _bare_dls(about:dict) -> ImageDataLoaders:
@@ -462,7 +562,7 @@ def load_classifier(
 
     It predicts as the saved one did, and `cams` explains it. It has no pictures to train on; `cam_learner(dls, head=lrnr)`
     keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says."""
-    folder = Path(folder).expanduser()
+    folder = _folder('folder', folder)
     about = _read_about(folder)
     tensors = _read_tensors(folder, about)
     strange = _misfits(tensors, about)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import Image, get_image_files, models, resnet18, set_seed, vision_learner
+from fastai.vision.all import BCEWithLogitsLossFlat, Image, get_image_files, models, resnet18, set_seed, vision_learner
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -170,6 +170,43 @@ def test_bad_input(lrnr, items, word):
             f(lrnr, items)
 
 
+def test_bad_settings_are_one_sentence(lrnr, path, files, tmp_path):
+    m = cams(lrnr, files[:4])
+    for f in (lambda: cams(lrnr, files, bs=0), lambda: cams(lrnr, ""), lambda: cams(lrnr, files[:2], save=tmp_path), lambda: cams(lrnr, files[:2], save=""),
+              lambda: cams(lrnr, torch.zeros(2, 3, 64, 64, dtype=torch.uint8)), lambda: m.show(0, 5), lambda: m.show(2, 2.5), lambda: m.show(alpha=2),
+              lambda: m.show(cmap="no such"), lambda: m.overlay(4), lambda: m.show(boxes="boxes.csv")):
+        with pytest.raises(InputError) as e: f()
+        assert "\n" not in str(e.value)
+
+
+def test_16_bits_are_named(lrnr, files, tmp_path):
+    "As RGB they would be white."
+    Image.fromarray(np.full((64, 64), 20000, np.uint16)).save(tmp_path/"deep.png")
+    with pytest.warns(UserWarning, match="save it with 8 bits"): m = cams(lrnr, [files[0], tmp_path/"deep.png"])
+    assert len(m) == 1 and m.skipped[0][0] == tmp_path/"deep.png"
+
+
+def test_several_classes_a_picture_are_refused(lrnr, files):
+    "Their probabilities are no softmax."
+    loss = lrnr.loss_func
+    try:
+        lrnr.loss_func = BCEWithLogitsLossFlat()
+        for explain in (cams, gradcam):
+            with pytest.raises(InputError, match="one class a picture"): explain(lrnr, files[:2])
+    finally: lrnr.loss_func = loss
+
+
+def test_a_batch_gets_the_type_of_the_network(lrnr, files):
+    x, m = tensors(lrnr, files), cams(lrnr, files)
+    assert_close(cams(lrnr, x.double()).maps, m.maps, rtol=1e-4, atol=1e-5)
+    lrnr.model.double()
+    try:
+        assert_close(cams(lrnr, files).maps.float(), m.maps, rtol=1e-3, atol=1e-4)
+        assert_close(gradcam(lrnr, files).maps.float(), m.maps.relu()/64, rtol=1e-3, atol=1e-5)
+    finally: lrnr.model.float()
+
+
+
 def test_a_folder_without_pictures(lrnr, tmp_path):
     with pytest.raises(InputError, match="holds no pictures"):
         cams(lrnr, tmp_path)
@@ -206,7 +243,9 @@ def test_the_state_of_the_learner_comes_back_also_after_an_error(dls, files):
         f(lrnr, files)
         assert state(lrnr) == before
         with pytest.raises(InputError): f(lrnr, torch.zeros(2, 2))
-        with pytest.raises(RuntimeError): f(lrnr, torch.zeros(2, 3, 32, 32, dtype=torch.float64))
+        broken = lrnr.model[0][2].register_forward_pre_hook(lambda *args: 1/0)
+        with pytest.raises(ZeroDivisionError): f(lrnr, files)
+        broken.remove()
         assert state(lrnr) == before
 
 

@@ -111,10 +111,23 @@ def test_several_boxes_of_a_file(m, boxes):
     assert pointing_game(m, pd.concat([far, boxes])).hit == pointing_game(m, boxes).hit or pointing_game(m, far).hit > 0
 
 
+def test_only_boxes_of_the_class_count(m, boxes):
+    "A box of another class around the whole picture gives no hit, and where it is the only one the picture is left out."
+    other = boxes.assign(label="other", xmin=0, ymin=0, xmax=64, ymax=64)
+    for f in by_boxes:
+        pd.testing.assert_series_equal(f(m, pd.concat([boxes, other])), f(m, boxes))
+        with pytest.raises(InputError, match=r"the boxes are of \['other'\]"): f(m, other)
+    zero = boxes[(boxes.label == "zero") | ~boxes.file.str.startswith("test")]
+    half = pd.concat([zero, boxes[boxes.label == "one"].assign(label="other")])
+    assert pointing_game(m, half).n == sum(o == "zero" for o in m.labels) < len(m)
+
+
 def test_unknown_pictures_and_labels(lrnr, m, boxes, path):
     for f in by_boxes:
         with pytest.raises(InputError, match="no box for"): f(m, boxes.iloc[:3])
         with pytest.raises(InputError, match="'predicted', 'true'"): f(m, boxes, which="dog")
+        with pytest.raises(InputError, match="read_boxes"): f(m, "boxes.csv")
+    with pytest.raises(InputError, match="n=1 must be"): grid_pointing_game(partial(cams, lrnr), path/"test", n=1)
     pictures = [Image.open(o) for o in m.items[:4]]
     with pytest.raises(InputError, match="class folders"): pointing_game(cams(lrnr, pictures), boxes)
     with pytest.raises(InputError, match="known class"): grid_pointing_game(partial(cams, lrnr), pictures)

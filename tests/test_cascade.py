@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import (Callback, CategoryBlock, ConvLayer, DataBlock, FuncSplitter, ImageBlock, Learner, Resize,
-                               accuracy, get_image_files, nn, parent_label, set_seed)
+from fastai.vision.all import (Callback, CategoryBlock, ConvLayer, DataBlock, FuncSplitter, ImageBlock, Learner, RandomResizedCropGPU, Resize,
+                               accuracy, aug_transforms, get_image_files, nn, parent_label, set_seed)
 from PIL import Image
 from torch.testing import assert_close
 
@@ -196,3 +196,10 @@ def test_a_failure_says_what_to_do(dls):
     plain = lambda d: Learner(d, nn.Sequential(nn.Flatten(), nn.Linear(3*SIDE*SIDE, 2)), metrics=accuracy)
     with pytest.raises(InputError, match="cam_learner"): cascam(dls, 1, 0.5, plain)
     with pytest.raises(InputError, match="folder_dls"): cascam([1, 2], 1, 0.5, train)
+
+
+def test_batches_that_are_resized_again_are_refused(path):
+    "The maps would not fit the pictures that are darkened."
+    for tfms in (aug_transforms(size=SIDE//2), aug_transforms(size=SIDE//2, min_scale=0.75), [RandomResizedCropGPU(SIDE, valid_scale=0.5)]):
+        dls = folder_dls(path, size=SIDE, bs=8, num_workers=0, batch_tfms=tfms)
+        with pytest.raises(InputError, match="item_tfms that do all of it"): cascam(dls, 2, 0.3, lambda dls: None)

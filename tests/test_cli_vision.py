@@ -115,7 +115,10 @@ def test_no_network_is_one_line_with_the_ways_out(there, monkeypatch, capsys):
     (["train", "images", "--epochs", "0"], "epochs=0"),
     (["train", "images", "--size", "0"], "size=0"),
     (["train", "images", "--bs", "1"], "bs=1"),
+    (["train", "images", "--bs", "64", "--arch", "resnet18", "--scratch"], "bs=64: there are 40"),
     (["train", "images", "--lr", "nan"], "lr=nan"),
+    (["train", "images", "--arch", "timm/resnet18.nope", "--scratch"], "no weights 'resnet18.nope'"),
+    (["train", "images", "--scratch", "--stride", "7", "--arch", "mobilenet_v2"], "choose one of them"),
     (["train", "images", "--scratch", "--stride", "5", "--arch", "resnet18"], "choose one of them"),
     (["train", "images", "--scratch", "--weights", "w.pth"], "give one of them"),
     (["train", "images", "--weights", "none.pth", "--arch", "resnet18"], "none.pth"),
@@ -132,6 +135,7 @@ def test_no_network_is_one_line_with_the_ways_out(there, monkeypatch, capsys):
     (["cam", "model", "images/test", "--maps", "file/maps.npz"], "cannot be written"),
     (["predict", "nowhere", "a.jpg"], "no classifier"),
     (["predict", "model", "file"], "none of the 1 pictures"),
+    (["predict", "model", "nowhere"], "nowhere"),
     (["predict", "damaged", "file"], "no JSON"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(there, monkeypatch, capsys, argv, word):
@@ -141,6 +145,36 @@ def test_bad_input_is_one_line_and_exit_code_2(there, monkeypatch, capsys, argv,
     (there/"damaged"/"classifier.json").write_text("{")
     monkeypatch.chdir(there)
     is_one_line(here(capsys, *argv), word)
+
+
+@pytest.mark.parametrize("argv", ["train nowhere", "train images --scratch --arch resnet18 --stride 5", "lm train nowhere.csv"])
+def test_bad_input_leaves_no_folder(there, monkeypatch, capsys, argv):
+    monkeypatch.chdir(there)
+    assert here(capsys, *argv.split(), "-o", "new/deep").returncode == 2
+    assert not (there/"new").exists()
+
+
+def test_a_network_that_computes_while_it_is_made_can_be_saved(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    r = here(capsys, *"train images --arch regnet_y_400mf --scratch --size 32 --epochs 1 -o regnet".split())
+    assert r.returncode == 0, r.stderr
+    assert here(capsys, "predict", "regnet", "images/test/one").returncode == 0
+
+
+def test_what_cannot_be_saved_is_found_before_the_training(there, monkeypatch, capsys):
+    import fastcourse.vision as vision
+    monkeypatch.chdir(there)
+    def refuse(lrnr): raise vision.InputError("it cannot be saved")
+    monkeypatch.setattr(vision, "_checked", refuse)
+    monkeypatch.setattr(vision.Learner, "fit", lambda *args, **kwargs: pytest.fail("it trains"))
+    is_one_line(here(capsys, *"train images --arch resnet18 --scratch --size 32 -o never".split()), "cannot be saved")
+
+
+def test_a_timm_network_is_trained(there, monkeypatch, capsys):
+    monkeypatch.chdir(there)
+    r = here(capsys, *"train images --arch timm/resnet18 --scratch --size 32 --epochs 1 -o timm".split())
+    assert r.returncode == 0, r.stderr
+    assert json.loads((there/"timm"/"classifier.json").read_text())["arch"] == "timm/resnet18"
 
 
 def test_bad_input_as_a_process(there):

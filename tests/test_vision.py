@@ -4,14 +4,15 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 import warnings
 
 import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (Image, RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18, resnet34, densenet121,
-                               vision_learner)
+from fastai.vision.all import (BCEWithLogitsLossFlat, DataBlock, Image, ImageBlock, Learner, MultiCategoryBlock, RandomResizedCrop, Resize,
+                               aug_transforms, get_image_files, models, resnet18, resnet34, densenet121, vision_learner, xresnet18)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -20,7 +21,7 @@ from torch.testing import assert_close
 from fastcourse.cam import cams
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes
-from fastcourse.vision import _body, cam_learner, folder_dls, load_classifier, save_classifier
+from fastcourse.vision import _body, _problem, _readable, cam_learner, folder_dls, load_classifier, save_classifier
 
 exact = dict(rtol=0, atol=0)
 
@@ -84,13 +85,51 @@ def test_torchvision_networks(dls, arch, tmp_path):
     check_phases(lrnr)
 
 
-@pytest.mark.parametrize("arch, stride", [*((o, 8) for o in archs), (resnet18, 16), (densenet121, 16)], ids=lambda o: getattr(o, "__name__", o))
+@pytest.mark.parametrize("arch, stride", [*((o, 8) for o in archs), (resnet18, 16), (densenet121, 16), (models.mobilenet_v2, 16),
+                                          (models.shufflenet_v2_x0_5, 32), (models.mnasnet0_5, 8), (models.regnet_y_400mf, 8)], ids=lambda o: getattr(o, "__name__", o))
 def test_a_cut_body_has_the_stride_and_comes_back_from_the_disk(dls, path, arch, stride, tmp_path):
     lrnr = cam_learner(dls, arch, pretrained=False, stride=stride)
     files = get_image_files(path/"test")
     m = cams(lrnr, files)
     assert m.maps.shape[2:] == (64//stride, 64//stride) and m.cells[0] == stride
     assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
+
+
+@pytest.mark.parametrize("arch", [models.mobilenet_v2, models.shufflenet_v2_x0_5, models.mnasnet0_5], ids=lambda o: o.__name__)
+def test_a_network_that_pools_in_forward_has_its_whole_body(dls, arch, tmp_path):
+    net, x = arch(weights=None).eval(), torch.randn(2, 3, 64, 64)
+    save_file(net.state_dict(), tmp_path/"w.safetensors")
+    lrnr = cam_learner(dls, arch, weights=tmp_path/"w.safetensors")
+    check_groups(lrnr)
+    with torch.no_grad():
+        features = lrnr.model[0].cpu().eval()(x).mean((2, 3))
+        assert_close(list(net.children())[-1](features), net(x))
+
+
+@pytest.mark.parametrize("arch, stride, word", [(models.googlenet, None, "googlenet"), (models.inception_v3, None, "inception_v3"),
+                                                (models.maxvit_t, None, "maxvit_t"), (models.vit_b_16, None, "vit_b_16"),
+                                                (models.vit_b_16, 16, "vit_b_16"), (models.swin_t, 2, "choose one of them"),
+                                                ("vit_tiny_patch16_224", None, "timm/vit_tiny_patch16_224"), ("resnet18.nope", None, "nope"),
+                                                (lambda weights: torch.nn.Sequential(torch.nn.Linear(2, 2)), None, "no body")],
+                         ids=lambda o: getattr(o, "__name__", o))
+def test_a_network_without_maps_is_one_sentence(dls, arch, stride, word):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torchvision's about the first weights of googlenet
+        with pytest.raises(InputError, match=word) as e:
+            cam_learner(dls, arch, pretrained=False, stride=stride)
+    assert "\n" not in str(e.value)
+
+
+def test_a_network_already_made_is_named_by_its_type(dls):
+    with pytest.raises(InputError, match="a ResNet; give the function") as e:
+        cam_learner(dls, resnet18(weights=None))
+    assert len(str(e.value)) < 200
+
+
+@pytest.mark.parametrize("stride", [8., "8", True, 0, -8])
+def test_a_stride_is_a_whole_number(dls, stride):
+    with pytest.raises(InputError, match="stride=.*whole number"):
+        cam_learner(dls, resnet18, pretrained=False, stride=stride)
 
 
 @pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("resnet18", 16), ("tf_efficientnet_b0", None), ("tf_efficientnet_b0", 16),
@@ -141,9 +180,12 @@ def test_the_body_of_a_trained_vision_learner_is_kept(dls):
         assert_close(a, b, **exact)
     cut = cam_learner(dls, head=old, stride=8)
     assert cut.model[1][2].in_features == 128
-    with pytest.raises(InputError, match="vision_learner or cam_learner"):
-        old.model = torch.nn.Linear(2, 2)
-        cam_learner(dls, head=old)
+
+
+def test_a_head_that_is_no_learner_of_two_parts(dls):
+    for head in ("x", 3, resnet18(weights=None), *(Learner(dls, o) for o in (xresnet18(n_out=2), torch.nn.Linear(2, 2), torch.nn.Sequential()))):
+        with pytest.raises(InputError, match="vision_learner or cam_learner.* not a [A-Z0-9a-z]+$"):
+            cam_learner(dls, head=head)
 
 
 def test_weights_that_cannot_be_downloaded_are_one_sentence_with_the_ways_out(dls, tmp_path, monkeypatch):
@@ -159,9 +201,19 @@ def test_a_weight_file_cannot_run_code(dls, tmp_path):
     (tmp_path/"w.pth").write_bytes(pickle.dumps(Evil()))
     torch.save({"conv1.weight": Evil()}, tmp_path/"v.pth")
     for name in ("w.pth", "v.pth"):
-        with pytest.raises(InputError, match="no readable weight file"):
+        with pytest.raises(InputError, match="no readable weight file") as e:
             cam_learner(dls, resnet18, weights=tmp_path/name)
+        assert "weights_only" not in str(e.value) and "\x1b" not in str(e.value) and "\n" not in str(e.value)
     assert not (tmp_path/"harm").exists()
+
+
+@pytest.mark.parametrize("wrap", [lambda o: {"state_dict": o, "epoch": 3}, lambda o: {f"module.{k}": v for k, v in o.items()},
+                                  lambda o: {"state_dict": {f"module.{k}": v for k, v in o.items()}}], ids=["state_dict", "module", "both"])
+def test_weights_as_training_scripts_wrap_them(dls, wrap, tmp_path):
+    net = resnet18(weights=None)
+    torch.save(wrap(net.state_dict()), tmp_path/"w.pth")
+    lrnr = cam_learner(dls, resnet18, weights=tmp_path/"w.pth")
+    assert_close(lrnr.model[0][0].weight.cpu(), net.conv1.weight, **exact)
 
 
 # --- folders of pictures
@@ -178,6 +230,64 @@ def test_one_class_and_an_empty_class(tmp_path):
     (tmp_path/"train"/"dog").mkdir()
     with pytest.raises(InputError, match="no readable picture in.*dog"):
         folder_dls(tmp_path)
+
+
+@pytest.mark.parametrize("kw, word", [
+    (dict(bs=17), "bs=17: there are 16"), (dict(bs=1), "bs=1 must"), (dict(bs=8.), "bs=8.0 must"), (dict(bs=True), "bs=True must"), (dict(bs=0), "bs=0 must"),
+    (dict(size=0), "size=0 must"), (dict(size="64"), "size='64' must"), (dict(size=(64, 0)), "or a pair"), (dict(size=(64,)), "or a pair"),
+    (dict(size=64.), "size=64.0 must"), (dict(valid="train"), "are one folder"), (dict(valid="./train"), "are one folder"),
+    *((dict(valid="none", valid_pct=o), "between 0 and 1") for o in (0, -1, 1, float("nan"), "0.2")),
+    (dict(valid="none", valid_pct=0.05), "no picture to validate on"), (dict(path=None), "path=None")], ids=str)
+def test_settings_that_cannot_work_are_one_sentence(path, kw, word):
+    with pytest.raises(InputError, match=word) as e:
+        folder_dls(**{"path": path, "num_workers": 0, **kw})
+    assert "\n" not in str(e.value)
+
+
+def test_the_largest_batch_is_trained_on(path):
+    dls = folder_dls(path, size=(np.int64(32), 48), bs=np.int64(16), num_workers=0)
+    assert len(dls.train) == 1 and dls.one_batch()[0].shape == (16, 3, 32, 48)
+
+
+def test_a_split_keeps_each_class_to_train_on(tmp_path):
+    for i in range(10):
+        picture(tmp_path/"train"/("a" if i == 0 else "b")/f"{i}.png")
+    with pytest.raises(InputError, match="no picture of .* to train on; add pictures"):
+        folder_dls(tmp_path, valid_pct=0.9)  # one picture is left to train on
+
+
+def test_folders_inside_a_class(tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/sub/2.png"):
+        picture(tmp_path/"train"/name)
+    with pytest.raises(InputError, match="train/b/sub is a folder inside a class"):
+        folder_dls(tmp_path)
+
+
+@pytest.mark.parametrize("mode, ext", [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tif")])
+def test_deep_pictures_are_left_out_and_named(tmp_path, capsys, mode, ext):
+    for i in range(8):
+        picture(tmp_path/"train"/"ab"[i%2]/f"{i}.png")
+    picture(tmp_path/"train"/"a"/f"deep.{ext}", mode)
+    dls = folder_dls(tmp_path, size=32, num_workers=0)
+    assert len(dls.train_ds) + len(dls.valid_ds) == 8
+    assert f"train/a/deep.{ext} (16-bit or float picture" in capsys.readouterr().out
+
+
+def test_too_many_pixels_are_found_without_touching_the_filters_in_threads(tmp_path, monkeypatch):
+    class Watched(warnings.catch_warnings):
+        def __enter__(self):
+            assert threading.current_thread() is threading.main_thread()
+            return super().__enter__()
+    monkeypatch.setattr(warnings, "catch_warnings", Watched)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for i, size in enumerate([(20, 20), (40, 30), (90, 90)]):  # fine, PIL warns, PIL raises
+        picture(tmp_path/"a"/f"{i}.png", size=size)
+    files = sorted((tmp_path/"a").iterdir())
+    before = list(warnings.filters)
+    good, bad = _readable({"a": files}, tmp_path)
+    assert good == {"a": files[:1]} and len(bad) == 2 and warnings.filters == before
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert "pixels" in _problem(files[1])
 
 
 def test_what_is_no_picture_is_left_out_and_named(tmp_path, capsys):
@@ -275,6 +385,44 @@ def test_a_network_that_was_changed_is_refused(dls, tmp_path):
     with pytest.raises(InputError, match="use cam_learner"):
         save_classifier(lrnr, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_several_classes_a_picture_are_refused(dls, path, tmp_path):
+    block = DataBlock((ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=lambda o: [o.parent.name], item_tfms=Resize(64))
+    many = cam_learner(block.dataloaders(path/"train", bs=4, num_workers=0), resnet18, pretrained=False, metrics=[])
+    own_loss = cam_learner(dls, resnet18, pretrained=False, loss_func=BCEWithLogitsLossFlat())
+    for lrnr in (many, own_loss):
+        with pytest.raises(InputError, match="does not choose one class"):
+            save_classifier(lrnr, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numpy_numbers_can_be_saved_and_no_random_number_is_spent(dls, tmp_path):
+    for arch in (resnet18, models.regnet_y_400mf):  # laid out without memory, and with
+        lrnr = cam_learner(dls, arch, pretrained=False, stride=np.int64(8))
+        state = torch.get_rng_state()
+        assert load_classifier(save_classifier(lrnr, tmp_path)).made["stride"] == 8
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("folder", [None, 3, ["m"]], ids=str)
+def test_a_folder_that_is_no_path(lrnr, folder):
+    for act in (load_classifier, lambda o: save_classifier(lrnr, o)):
+        with pytest.raises(InputError, match="is no folder"):
+            act(folder)
+
+
+@pytest.mark.parametrize("arch, word", [("googlenet", "googlenet"), ("vit_b_16", "vit_b_16"), ("timm/resnet18.nope", "nope"),
+                                        ("timm/vit_tiny_patch16_224", "vit_tiny"), ("mobilenet_v2", "do not fit")])
+def test_another_network_in_the_json_is_one_sentence(saved, arch, word, tmp_path):
+    shutil.copytree(saved, tmp_path/"m")
+    about = json.loads((saved/"classifier.json").read_text())
+    (tmp_path/"m"/"classifier.json").write_text(json.dumps({**about, "arch": arch, "stride": None}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        with pytest.raises(InputError, match=word) as e:
+            load_classifier(tmp_path/"m")
+    assert "\n" not in str(e.value)
 
 
 def test_a_folder_that_cannot_be_written(lrnr, tmp_path):
