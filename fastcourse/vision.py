@@ -36,7 +36,7 @@ def _problem(
             im.convert('RGB')
             return _rgb_problem(im)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        return type(e).__name__ if not str(e) else str(e).split('\n')[0]
+        return str(e).split('\n')[0].replace(f' {str(file)!r}', '') or type(e).__name__ # the name is told anyway
 
 def _class_files(folder:Path) -> dict[str, list[Path]]:
     "The picture files of each class folder in `folder`, sorted, so that every machine sees the same order."
