@@ -61,6 +61,9 @@ def _cells(
     hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
     try:
         with _evaluating(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
+    except AssertionError as e: # timm's transformers ask for one size
+        raise InputError(f"this network takes no pictures of {side} pixels ({e}), so the places of its maps are not known; take a "
+                         "convolutional network") from e
     finally:
         for h in hooks: h.remove()
     known.update(parts=parts, cells=(side/out.shape[-1], start[0]))
@@ -228,7 +231,9 @@ def load_cams(
     """`CAMs` from a file of `cams`. The maps stay on the disk, and are read where they are used.
 
     The pictures are found by their paths, so they must still be there to be shown; those that were not files cannot be
-    shown. Raises `InputError` for a file that is missing, damaged or from other classes."""
+    shown. Raises `InputError` for a file that is missing, damaged or from other classes; since the maps are not read now, a
+    damage inside them is not seen."""
+    if not isinstance(dls, DataLoaders): raise InputError(f"dls is a {type(dls).__name__}; give the DataLoaders of the learner, lrnr.dls")
     file = Path(file)
     try:
         with np.load(file, allow_pickle=False) as z: a = {k: z[k] for k in ('logits', 'labels', 'vocab', 'items', 'cells')}

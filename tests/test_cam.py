@@ -174,7 +174,7 @@ def test_bad_settings_are_one_sentence(lrnr, path, files, tmp_path):
     m = cams(lrnr, files[:4])
     for f in (lambda: cams(lrnr, files, bs=0), lambda: cams(lrnr, ""), lambda: cams(lrnr, files[:2], save=tmp_path), lambda: cams(lrnr, files[:2], save=""),
               lambda: cams(lrnr, torch.zeros(2, 3, 64, 64, dtype=torch.uint8)), lambda: m.show(0, 5), lambda: m.show(2, 2.5), lambda: m.show(alpha=2),
-              lambda: m.show(cmap="no such"), lambda: m.overlay(4), lambda: m.show(boxes="boxes.csv")):
+              lambda: m.show(cmap="no such"), lambda: m.overlay(4), lambda: m.show(boxes="boxes.csv"), lambda: load_cams("maps.npz", lrnr)):
         with pytest.raises(InputError) as e: f()
         assert "\n" not in str(e.value)
 
@@ -184,6 +184,16 @@ def test_16_bits_are_named(lrnr, files, tmp_path):
     Image.fromarray(np.full((64, 64), 20000, np.uint16)).save(tmp_path/"deep.png")
     with pytest.warns(UserWarning, match="save it with 8 bits"): m = cams(lrnr, [files[0], tmp_path/"deep.png"])
     assert len(m) == 1 and m.skipped[0][0] == tmp_path/"deep.png"
+
+
+def test_a_network_of_one_size_is_refused(dls, files):
+    lrnr = cam_learner(dls, resnet18, pretrained=False)
+    class OneSize(nn.Module):
+        def forward(self, x):
+            assert x.shape[-1] == 64, "give 64 pixels"
+            return x
+    lrnr.model[0].insert(0, OneSize())
+    with pytest.raises(InputError, match="give 64 pixels"): cams(lrnr, files)
 
 
 def test_several_classes_a_picture_are_refused(lrnr, files):
