@@ -27,7 +27,7 @@ from fastcourse.vision import _bare_dls, _body, cam_head
 
 plain_bars()
 quick = "--quick" in sys.argv
-n_pairs, bs, side, n_classes = (1 if quick else 7), 32, 224, 10
+n_pairs, bs, side, n_classes = (1 if quick else 5), 32, 224, 10
 about = dict(resize=dict(kind="Resize", size=[side, side], method="crop", pad_mode="reflection"), warps=[],
              vocab=[f"class{i}" for i in range(n_classes)], normalize=[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 torch.manual_seed(0)
