@@ -421,7 +421,7 @@ def _penalise(scores, seen, penalty):
 def _keep(scores, top_k=None, top_p=None, min_p=None):
     "-inf for the words that the three filters leave out, one after the other"
     if top_k is not None: scores = scores.masked_fill(scores < scores.topk(top_k).values[:,-1:], -math.inf)
-    if top_p is not None:
+    if top_p is not None and top_p < 1: # 1 keeps every word, though rounding may bring a sum to 1 before the last ones
         top,order = scores.sort(descending=True, stable=True)
         probs = top.softmax(-1)
         out = probs.cumsum(-1)-probs >= top_p # the words before it are enough already
