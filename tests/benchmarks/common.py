@@ -16,14 +16,16 @@ def seconds(f: Callable) -> float:
 
 
 def paired(
-    a: Callable,  # Timed first in each pair
-    b: Callable,  # Timed second: the peer that `a` is compared with
+    a: Callable,
+    b: Callable,  # The peer that `a` is compared with
     n: int = 5,  # Number of pairs, after one pair that is not counted
 ) -> tuple[float, float, float]:
     "Median seconds of `a`, of `b`, and median(a) / median(b), from `n` alternating runs."
     a(), b()
-    times = [(seconds(a), seconds(b)) for _ in range(n)]
-    ma, mb = (statistics.median(t) for t in zip(*times))
+    times = {a: [], b: []}
+    for i in range(n):
+        for f in (a, b) if i % 2 else (b, a): times[f].append(seconds(f))  # who comes second may find the machine warmer
+    ma, mb = (statistics.median(times[f]) for f in (a, b))
     return ma, mb, ma / mb
 
 
