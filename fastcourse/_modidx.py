@@ -748,6 +748,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastcourse.text._soften': ('text.html#_soften', 'fastcourse/text.py'),
                                  'fastcourse.text._span': ('text.html#_span', 'fastcourse/text.py'),
                                  'fastcourse.text._stops': ('text.html#_stops', 'fastcourse/text.py'),
+                                 'fastcourse.text._store': ('text.html#_store', 'fastcourse/text.py'),
                                  'fastcourse.text._stream': ('text.html#_stream', 'fastcourse/text.py'),
                                  'fastcourse.text._tokenizer_settings': ('text.html#_tokenizer_settings', 'fastcourse/text.py'),
                                  'fastcourse.text._tokens': ('text.html#_tokens', 'fastcourse/text.py'),

@@ -761,6 +761,18 @@ def _put(path, data):
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
+def _store(folder, name, about, tensors, old, kind):
+    "Write `tensors`, then `about` with their name as the JSON file `name`; then the weights `old` are not needed any more"
+    data = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    about = about | dict(weights=f'weights-{digest[:12]}.safetensors', sha256=digest)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _put(folder/about['weights'], data)
+        _put(folder/name, json.dumps(about, ensure_ascii=False, indent=1).encode())
+        if old not in (None, about['weights']): (folder/old).unlink(missing_ok=True)
+    except OSError as e: raise InputError(f"The {kind} cannot be written to {str(folder)!r}: {e.strerror or e}.") from e
+
 def _read_about(folder):
     "The content of lm.json, every value checked: whoever wrote it is not to be trusted"
     def check(ok, what):
@@ -824,20 +836,12 @@ def save_lm(
     Raises `InputError` for a folder that cannot be written, and for a tokenizer with code of its own."""
     _require_lm(lrnr)
     tokenizer = _tokenizer_settings(lrnr.dls.train_ds.tokenizer)
-    data = safetensors.torch.save({k: p.detach().float().cpu().contiguous() for k,p in lrnr.model.named_parameters()})
-    digest = hashlib.sha256(data).hexdigest()
-    about = dict(format=_format, weights=f'weights-{digest[:12]}.safetensors', sha256=digest,
-                 config=_config_of(lrnr.model), tokenizer=tokenizer, vocab=list(_vocab(lrnr)),
+    about = dict(format=_format, config=_config_of(lrnr.model), tokenizer=tokenizer, vocab=list(_vocab(lrnr)),
                  versions=dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__)))
     folder = Path(folder).expanduser()
     try: old = _read_about(folder)['weights']
     except InputError: old = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _put(folder/about['weights'], data)
-        _put(folder/'lm.json', json.dumps(about, ensure_ascii=False, indent=1).encode())
-        if old not in (None, about['weights']): (folder/old).unlink(missing_ok=True)
-    except OSError as e: raise InputError(f"The model cannot be written to {str(folder)!r}: {e.strerror or e}.") from e
+    _store(folder, 'lm.json', about, {k: p.detach().float().cpu().contiguous() for k,p in lrnr.model.named_parameters()}, old, 'model')
     return folder
 
 # %% ../nbs/06_text.ipynb #d9958d70

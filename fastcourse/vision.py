@@ -445,21 +445,13 @@ def save_classifier(
     Both are written beside and then renamed. Raises `InputError` for a folder that cannot be written, a learner that is
     not from `cam_learner` with a torchvision or timm network or was changed since, several classes a picture, and transforms
     that need code."""
-    from fastcourse.text import _put
+    from fastcourse.text import _store
     folder = _folder('folder', folder)
     about,tensors = _checked(lrnr)
-    data = safetensors.torch.save(tensors)
-    digest = hashlib.sha256(data).hexdigest()
-    about.update(weights=f'weights-{digest[:12]}.safetensors', sha256=digest, versions=dict(
-        fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__))
+    about['versions'] = dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__)
     try: old = _read_about(folder)['weights']
     except InputError: old = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _put(folder/about['weights'], data)
-        _put(folder/'classifier.json', json.dumps(about, ensure_ascii=False, indent=1).encode())
-        if old not in (None, about['weights']): (folder/old).unlink(missing_ok=True)
-    except OSError as e: raise InputError(f"The classifier cannot be written to {str(folder)!r}: {e.strerror or e}.") from e
+    _store(folder, 'classifier.json', about, tensors, old, 'classifier')
     return folder
 
 # %% ../nbs/09_vision.ipynb #b87d4285
