@@ -16,8 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from fastai.vision.all import *
 from .core import *
-from .core import _whole
-from .vision import _evaluating, _rgb_problem
+from .vision import _rgb_problem
 
 # %% ../nbs/10_cam.ipynb #85bc27db
 class _Reached(Exception):
@@ -60,7 +59,7 @@ def _cells(
         start[0] += ((k-1)*d/2 - _padded(m, n_in, n_out))*side/n_in # 0 for a layer that pads what its kernel needs
     hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
     try:
-        with _evaluating(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
+        with eval_mode(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
     except AssertionError as e: # timm's transformers ask for one size
         raise InputError(f"this network takes no pictures of {side} pixels ({e}), so the places of its maps are not known; take a "
                          "convolutional network") from e
@@ -166,7 +165,7 @@ def _loader(dls:DataLoaders, items:list, bs:int) -> DataLoader:
 def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
     "Batches of pictures (n, 3, H, W) with marks (n,), and a list of the items."
     if bs is None: bs = lrnr.dls.bs
-    _whole('bs', bs)
+    check_whole('bs', bs)
     if not isinstance(items, Tensor):
         items = _as_items(items)
         return _loader(lrnr.dls, items, bs),items
@@ -276,7 +275,7 @@ def _explain(
     if isinstance(lrnr.loss_func, (BaseLoss, nn.Module)) and isinstance(getattr(lrnr.loss_func, 'func', lrnr.loss_func), nn.BCEWithLogitsLoss):
         raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a picture")
     maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
-    with _evaluating(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
+    with eval_mode(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
             new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(param.device, param.dtype))]
@@ -321,7 +320,7 @@ def _hooked(model:nn.Module, hook:Callable, x:Tensor) -> None:
     "Run `model` once with `hook` on each of its layers."
     hooks = [m.register_forward_hook(hook) for m in model.modules()]
     try:
-        with _evaluating(model), torch.no_grad(): model(x)
+        with eval_mode(model), torch.no_grad(): model(x)
     finally:
         for h in hooks: h.remove()
 
@@ -464,7 +463,7 @@ def show(self:CAMs,
 
     The pictures are spread evenly over the set. All maps share one scale, from 0 to the median of their highest values.
     Lesson row 5.7."""
-    _whole('nrows', nrows), _whole('ncols', ncols), _check_look(alpha, cmap)
+    check_whole('nrows', nrows), check_whole('ncols', ncols), _check_look(alpha, cmap)
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
@@ -564,7 +563,7 @@ def overlay(self:CAMs,
     cmap:str='magma', # A matplotlib colour map
 ) -> Image.Image:
     "Picture `i` as the network saw it, with its map drawn over it: RGB, on the scale of all maps of that kind."
-    _whole('i', i, -len(self), len(self)-1), _check_look(alpha, cmap)
+    check_whole('i', i, -len(self), len(self)-1), _check_look(alpha, cmap)
     maps,im = self.chosen(which),self.picture(i)
     heat = (self.enlarge(maps[i], im.shape[:2])/_brightest(maps)).clamp(0, 1).numpy()
     mixed = (1-alpha)*im + alpha*plt.get_cmap(cmap)(heat)[..., :3]

@@ -16,9 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 from .core import *
-from .core import _whole
 from .cam import CAMs, _boxes_of, _by_file, _class_idx
-from .vision import _evaluating
 
 # %% ../nbs/10_cam_metrics.ipynb #229828d1
 def _mean_interval(
@@ -198,8 +196,8 @@ def grid_pointing_game(
     With `grid_low`, `grid_high`, the 95 % interval (normal), `n`, and `centre`, that of a Gaussian in the middle of the
     mosaic. A map without positive evidence counts 0. Raises `InputError` where fewer than two classes have a picture that
     is classified right. Böhle, Fritz and Schiele, CVPR 2021 (there 3×3 cells)."""
-    if n is not None: _whole('n', n, 2)
-    _whole('seed', seed, 0), _whole('bs', bs)
+    if n is not None: check_whole('n', n, 2)
+    check_whole('seed', seed, 0), check_whole('bs', bs)
     m = explain(items)
     pool,rng,shares,centre = _sure(m, n),np.random.default_rng(seed),[],[]
     places = [int(rng.integers(4)) for _ in pool]
@@ -251,9 +249,9 @@ def deletion_insertion(
     Each with its 95 % interval (normal), and with `centre_deletion`, `centre_insertion`, those of a Gaussian in the middle;
     `n` pictures. Needs 4·(steps+1) forward passes a picture. Raises `InputError` for a number of steps that is none.
     Petsiuk, Das and Saenko, BMVC 2018."""
-    _whole('steps', steps)
+    check_whole('steps', steps)
     maps,idx,param,rows = m.chosen(which).float(),_class_idx(m, which).tolist(),next(lrnr.model.parameters()),[]
-    with _evaluating(lrnr.model):
+    with eval_mode(lrnr.model):
         for i in progress(range(len(m)), 'deletion and insertion'):
             x = m.batch([i]).to(param.device, param.dtype)
             size,blurred = tuple(x.shape[-2:]),_blurred(x)

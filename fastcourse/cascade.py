@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
 from fastai.vision.all import *
 from .core import *
-from .core import _whole
 from .cam import *
 from .cam import _as_items, _class_idx, _decoded, _ramp
 
@@ -111,8 +110,8 @@ class Cascade:
 # %% ../nbs/10_cascade.ipynb #9432c14c
 def _check(dls, k, theta, train, T, level, decay, seed):
     "Refuse what cannot work, before hours of training."
-    _whole('k', k)
-    _whole('seed', seed, 0)
+    check_whole('k', k)
+    check_whole('seed', seed, 0)
     for name,v in dict(theta=theta, decay=decay).items():
         if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf:
             raise InputError(f"{name}={v!r} must be a number, 0 or more.")
@@ -201,7 +200,7 @@ def show(self:Cascade,
 
     In column i the picture is darkened by the maps of the networks before i. Each map has a scale of its own, from 0 to
     its highest place. All maps are of the class that `which` says; 'predicted' is the first network's."""
-    _whole('n', n)
+    check_whole('n', n)
     items = list(items) if isinstance(items, Tensor) else _as_items(items)
     items = [items[i] for i in np.linspace(0, len(items)-1, min(n, len(items))).round().astype(int)]
     m = self.cams(torch.stack(items) if isinstance(items[0], Tensor) else items)

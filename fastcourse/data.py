@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
-from .core import InputError, _whole
+from .core import InputError, check_whole
 
 # %% ../nbs/00_data.ipynb #02240e22
 def published(
@@ -40,8 +40,8 @@ class Sample(NamedTuple):
 # %% ../nbs/00_data.ipynb #43fe4dc9
 def _draws(n, seed):
     "torch and a generator of its own, so that the global random state stays where it was."
-    _whole('n', n)
-    _whole('seed', seed, 0)
+    check_whole('n', n)
+    check_whole('seed', seed, 0)
     import torch # late: words, tables and pictures need no torch
     return torch, torch.Generator().manual_seed(int(seed))
 
@@ -149,7 +149,7 @@ def letters(
     n:int=100, # How often
 ) -> pd.Series:
     "The letters of `pattern`, `n` times over; sorted vocabulary. Rows 3.1 ('abc'), 3.5 ('abcd'), 4.1 ('abcabC')."
-    _whole('n', n)
+    check_whole('n', n)
     if not isinstance(pattern, str) or not pattern:
         raise InputError(f"pattern={pattern!r} must be a string of letters.")
     return _tokens(pattern*n, sorted(set(pattern)))
@@ -167,7 +167,7 @@ def number_words(
     n:int=999, # Number of tokens
 ) -> pd.Series:
     "one , two , three , four , five , one , … cut after `n` tokens; codes ',' = 0, one = 1, … five = 5. Row 4.3."
-    _whole('n', n)
+    check_whole('n', n)
     words = ['one', 'two', 'three', 'four', 'five']
     return _tokens([o for w in words for o in (w, ',')]*(n//10 + 1), [',']+words)[:n]
 
@@ -175,14 +175,14 @@ def hello(
     n:int=100, # How often
 ) -> pd.Series:
     "'hi?hello!!', `n` times over; codes ! ? h i e l o = 0 … 6. Rows 4.5 and 4.6."
-    _whole('n', n)
+    check_whole('n', n)
     return _tokens('hi?hello!!'*n, '!?hielo')
 
 def greetings(
     n:int=3, # How often each
 ) -> pd.Series:
     "'hi!' `n` times, then 'hi?' `n` times; codes ! ? h i = 0 … 3. Rows 4.8 and 4.9."
-    _whole('n', n)
+    check_whole('n', n)
     return _tokens('hi!'*n + 'hi?'*n, '!?hi')
 
 # %% ../nbs/00_data.ipynb #56a152ad
@@ -226,7 +226,7 @@ def one_hot(
         raise InputError(f"one_hot needs whole numbers, not {x.dtype}; use .long() if the numbers are codes.")
     if not x.numel(): raise InputError("one_hot got no codes at all.")
     if n is None: n = int(x.max()) + 1
-    _whole('n', n)
+    check_whole('n', n)
     if x.min() < 0 or x.max() >= n:
         raise InputError(f"The codes run from {int(x.min())} to {int(x.max())}, but n={n} allows 0 to {n-1} only.")
     return torch.nn.functional.one_hot(x.long(), n).float()
@@ -236,7 +236,7 @@ def human_numbers(
     n:int=2000, # Number of rows
 ) -> pd.DataFrame:
     "`n` equal rows 'one, two, …, one hundred' in one column `text`: equals `human_numbers_100.csv`. Row 4.10."
-    _whole('n', n)
+    check_whole('n', n)
     ones = 'one two three four five six seven eight nine'.split()
     teens = 'ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split()
     tens = 'twenty thirty forty fifty sixty seventy eighty ninety'.split()

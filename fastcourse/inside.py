@@ -10,7 +10,7 @@ import numpy as np, pandas as pd, torch
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from torch import Tensor, nn
-from .core import InputError
+from .core import InputError, eval_mode
 from .data import codes, one_hot, vocabulary
 
 # %% ../nbs/03_inside.ipynb #f0e61420
@@ -72,18 +72,16 @@ def _check_args(m, args):
 @contextmanager
 def _listening(model):
     "Evaluation mode, and a list that fills with (layer, output) as layers run; all is put back at the end."
-    heard, hooks, modes = [], [], [(m, m.training) for m in model.modules()]
+    heard, hooks = [], []
     def listen(m, args, out):
         out = out[0] if isinstance(out, tuple) else out
         # a copy, since a layer such as ReLU(inplace=True) may write over it
         if isinstance(out, Tensor) and not isinstance(m, _silent): heard.append((m, out.detach().clone()))
     try:
         for m in _leaves(model): hooks += [m.register_forward_pre_hook(_check_args), m.register_forward_hook(listen)]
-        model.eval()
-        with torch.no_grad(): yield heard
+        with eval_mode(model), torch.no_grad(): yield heard
     finally:
         for h in hooks: h.remove()
-        for m, mode in modes: m.training = mode
 
 # %% ../nbs/03_inside.ipynb #47c5a5a3
 def _as_input(model, x) -> tuple[Tensor, list|None]:

@@ -19,7 +19,7 @@ from fastai.basics import (Adam, AvgLoss, AvgSmoothLoss, BaseLoss, CancelBackwar
                            event, find_bs, modify_exception, noop, num_distrib, to_detach)
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
-from .core import InputError, _whole, is_terminal
+from .core import InputError, check_whole, is_terminal
 from fastprogress.fastprogress import ConsoleMasterBar, format_time, master_bar, progress_bar
 from functools import partial
 from inspect import isfunction
@@ -738,7 +738,7 @@ def _check_settings(loss_func, valid, lr, opt_func, validate_every):
         raise InputError(f"opt_func={name} is torch's; pass partial(OptimWrapper, opt=torch.optim.{name}).")
     if not callable(made) and not isinstance(made, OptimWrapper):
         raise InputError(f"opt_func={opt_func!r} is no optimiser; pass one of fastai's, for example Adam.")
-    _whole('validate_every', validate_every, 0)
+    check_whole('validate_every', validate_every, 0)
 
 # %% ../nbs/02_learner.ipynb #ba3cefb4
 def _infer_loss(y):
@@ -783,7 +783,7 @@ def tensor_learner(
     tensors = (*xs, _target(y, floats))
     _same_rows(tensors, 'the training data')
     train = TensorRows(tensors, len(xs))
-    if bs is not None: _whole('bs', bs, 1, len(train), ', the number of rows')
+    if bs is not None: check_whole('bs', bs, 1, len(train), ', the number of rows')
     held_out = train if valid is None else train.like(*valid, name='the validation data')
     if loss_func is None: loss_func = _infer_loss(tensors[-1])
     _check_trial(model, loss_func, L(metrics), train, held_out, bs or len(train))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 import numpy as np, pandas as pd, torch
 from torch import Tensor, nn
-from .core import InputError, _whole
+from .core import InputError, check_whole
 
 # %% ../nbs/01_nets.ipynb #ab2e4a04
 def _slope(value) -> float:
@@ -53,7 +53,7 @@ def mlp(
     Layers are made from input to output, so a seed gives the same weights as the `nn.Sequential` written out.
     Raises `InputError` for fewer than two sizes, sizes below 1, and an `act` that makes no module."""
     if len(sizes) < 2: raise InputError(f"mlp got the sizes {sizes}; give two or more, as in mlp(1, 2, 1).")
-    for o in sizes: _whole('size', o)
+    for o in sizes: check_whole('size', o)
     for name, f in (('act', act), ('last', last)):
         if isinstance(f, nn.Module):
             raise InputError(f"{name}={f} is a layer already: pass what makes one, as in act=nn.Tanh.")
@@ -98,7 +98,7 @@ def set_weights(
 # %% ../nbs/01_nets.ipynb #11284a88
 def _interval(f, m, a, b):
     if not callable(f): raise InputError(f"f={f!r} must be a function of a tensor, such as torch.sin.")
-    _whole('m', m)
+    check_whole('m', m)
     if not (math.isfinite(a) and math.isfinite(b) and a < b): raise InputError(f"a={a!r} must be smaller than b={b!r}.")
 
 def _values(f, x):
@@ -132,7 +132,7 @@ def staircase_errors(
     n:int=2001, # Number of points, evenly spread, at which the error is measured
 ) -> pd.DataFrame:
     "The distance between f and its staircase: one row for each m, columns `max` and `mean`. Row 2.5."
-    _whole('n', n, 2)
+    check_whole('n', n, 2)
     ms = list(ms)
     if not ms: raise InputError("ms is empty: give numbers of steps, as in ms=(2, 4, 8).")
     for m in ms: _interval(f, m, a, b)
@@ -199,7 +199,7 @@ def cut(
     Raises `InputError` for more pieces than steps. Row 4.8."""
     if not isinstance(sequence, Tensor):
         raise InputError(f"cut needs a tensor of shape (L, …), not {type(sequence).__name__}; codes(text) makes one.")
-    _whole('pieces', pieces)
+    check_whole('pieces', pieces)
     if not sequence.dim() or len(sequence) < pieces:
         raise InputError(f"A sequence of shape {tuple(sequence.shape)} cannot be cut into {pieces} pieces.")
     L = len(sequence)//pieces
@@ -217,8 +217,8 @@ def lstm_shapes(
     """What goes into an `nn.LSTM`, what comes out, and its parameters: a row each, columns `dims`, `shape`, `size`.
 
     D is `directions`. The weights hold the four gates i, f, g, o on top of each other, hence 4·H_out rows. Row 4.7."""
-    for name, o in dict(L=L, H_in=H_in, H_out=H_out, layers=layers).items(): _whole(name, o)
-    if N is not None: _whole('N', N)
+    for name, o in dict(L=L, H_in=H_in, H_out=H_out, layers=layers).items(): check_whole(name, o)
+    if N is not None: check_whole('N', N)
     if directions not in (1, 2): raise InputError(f"directions={directions!r} must be 1 or 2.")
     sizes = {'L':L, 'N':N, 'H_in':H_in, 'H_out':H_out, 'D·H_out':directions*H_out, 'D·layers':directions*layers,
              '4·H_out':4*H_out}

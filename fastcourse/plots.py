@@ -17,7 +17,7 @@ import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback
 from matplotlib.animation import FuncAnimation, PillowWriter
 from torch import Tensor, nn
-from .core import InputError
+from .core import InputError, eval_mode
 from .inside import Equations, _module, _tex, layer_names, layer_outputs
 
 # %% ../nbs/05_plots.ipynb #18d9adf1
@@ -165,12 +165,7 @@ def show_matrix(
 # %% ../nbs/05_plots.ipynb #759e5a4d
 def _predict(model, x) -> Tensor:
     "The model's output for x in evaluation mode, which is put back."
-    modes = [(m, m.training) for m in model.modules()]
-    p = next(model.parameters(), x)
-    try:
-        with torch.no_grad(): return model.eval()(x.to(p))
-    finally:
-        for m, mode in modes: m.training = mode
+    with eval_mode(model), torch.no_grad(): return model(x.to(next(model.parameters(), x)))
 
 # %% ../nbs/05_plots.ipynb #c6f3b1cb
 def show_fit(

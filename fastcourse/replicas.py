@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from .core import InputError, _whole, progress, wilson_interval
+from .core import InputError, check_whole, progress, wilson_interval
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
 class SuccessRate(NamedTuple):
@@ -1038,8 +1038,8 @@ def _check(make_model, x, y, loss_func, n, epochs, lr, opt):
     for name,t in (('x', x), ('y', y)):
         if not isinstance(t, Tensor): raise InputError(f"{name} is of type {type(t).__name__}; give a tensor.")
         if not t.numel(): raise InputError(f"{name} has shape {tuple(t.shape)}, so it is empty; give data.")
-    _whole('n', n)
-    _whole('epochs', epochs)
+    check_whole('n', n)
+    check_whole('epochs', epochs)
     _number('lr', lr, 0)
     if opt not in _OPTIMIZERS: raise InputError(f"opt is {opt!r}; give {' or '.join(map(repr, _OPTIMIZERS))}.")
 
@@ -1227,7 +1227,7 @@ def show_replicas(
     white (0) to red (1 and more). Rows of (L, N, …) come step after step. Rows 3.7 and 4.1."""
     if not isinstance(replicas, Replicas):
         raise InputError(f"replicas is of type {type(replicas).__name__}; give what train_replicas gives.")
-    if rows is not None: _whole('rows', rows)
+    if rows is not None: check_whole('rows', rows)
     parts = [_hidden_and_P(m, x) for m in replicas.models]
     cut = slice(None) if rows is None else slice(-rows, None)
     n = len(parts[0][1][cut])

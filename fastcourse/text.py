@@ -36,7 +36,6 @@ from fastcore.basics import compose
 from torch import Tensor, nn
 from . import __version__
 from .core import *
-from .core import _whole
 
 # %% ../nbs/06_text.ipynb #8584941d
 _marks = (TK_MAJ, TK_UP, TK_REP, TK_WREP)
@@ -306,7 +305,7 @@ class FastLMLearner(LMLearner):
         Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of
         unknown words only, and for values out of range."""
         _require_lm(self)
-        _whole('n_words', n_words), _check_temperature(temperature)
+        check_whole('n_words', n_words), _check_temperature(temperature)
         vocab,net = _vocab(self),_net(self)
         ids,unk,run = _encode(self, text).to(net.weights.emb.device),vocab.index(UNK),_Run(net, 1)
         run.read([ids[:-1]])
@@ -396,7 +395,7 @@ def lm_learner(
     too few rows, for a `config` with unknown names, and for less text than `bs*seq_len` words."""
     dls = df_or_path
     if not isinstance(dls, DataLoaders):
-        _whole('seq_len', seq_len), _whole('bs', bs)
+        check_whole('seq_len', seq_len), check_whole('bs', bs)
         dls = _lm_dls(_read_texts(dls, text_col), seq_len, bs, valid_pct)
     if not isinstance(dls.train, LMDataLoader):
         raise InputError("These DataLoaders are not for a language model: make them with is_lm=True.")
@@ -591,11 +590,11 @@ def _check_generate(
     vocab, n_words, n, beam, precision, specials, *, temperature, top_k, top_p, min_p, repetition_penalty, seed
 ):
     "One clear sentence for each value that makes no sense"
-    _whole('n_words', n_words), _whole('n', n), _check_temperature(temperature)
-    if seed is not None: _whole('seed', seed, 0)
+    check_whole('n_words', n_words), check_whole('n', n), _check_temperature(temperature)
+    if seed is not None: check_whole('seed', seed, 0)
     for name,value in (('top_k', top_k), ('beam', beam)):
         if value is None: continue
-        _whole(name, value)
+        check_whole(name, value)
         if value > len(vocab): raise InputError(f"{name}={value} is more than the vocabulary's {len(vocab)} words.")
     for name,value in (('top_p', top_p), ('min_p', min_p)):
         if value is not None and not (isinstance(value, Real) and 0 < value <= 1):
@@ -718,7 +717,7 @@ def top_words(
     Raises `InputError` for an empty prompt, for one of unknown words only, and for more words than there are."""
     _require_lm(lrnr)
     vocab = _vocab(lrnr)
-    _whole('k', k)
+    check_whole('k', k)
     if k > len(vocab): raise InputError(f"k={k} is more than the {len(vocab)} words of the vocabulary.")
     net = _net(lrnr)
     run,last = _open(net, [_encode(lrnr, prompt).to(net.weights.emb.device)], [None])

@@ -19,7 +19,6 @@ from fastai.vision.all import *
 from fastai.vision.learner import TimmBody
 from . import __version__
 from .core import *
-from .core import _whole
 
 # %% ../nbs/09_vision.ipynb #fef17f8e
 def _rgb_problem(im:Image.Image) -> str|None:
@@ -78,7 +77,7 @@ def _sides(size) -> tuple[int, int]:
     "(rows, columns) from one number or a pair."
     try:
         sides = list(size) if isinstance(size, (tuple, list)) and len(size) == 2 else [size]*2
-        for o in sides: _whole('size', o)
+        for o in sides: check_whole('size', o)
     except InputError:
         raise InputError(f"size={size!r} must be a whole number of pixels, 1 or more, or a pair of them (rows, columns)") from None
     return tuple(map(int, sides))
@@ -118,7 +117,7 @@ def folder_dls(
     fewer than two classes, a class without a readable picture, a class in `valid` that is not in `train`, folders inside a
     class, a split without pictures of a class to train on, or a batch larger than the training set. Lesson row 5.3."""
     path,size = _folder('path', path),_sides(size)
-    if bs is not None: _whole('bs', bs, 2)
+    if bs is not None: check_whole('bs', bs, 2)
     if (path/train).resolve() == (path/valid).resolve():
         raise InputError(f"{train=} and {valid=} are one folder; give two, or a name for valid that is not there to split {train}")
     if not (path/train).is_dir():
@@ -153,16 +152,6 @@ def cam_head(
 ) -> nn.Sequential:
     "A head that can be read: average each map, then one Linear without bias. (N, nf, h, w) to (N, n_out). Lesson row 5.6."
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(nf, n_out, bias=False))
-
-# %% ../nbs/09_vision.ipynb #14e05cd4
-@contextmanager
-def _evaluating(model:nn.Module):
-    "Put `model` into evaluation mode; the mode of each layer comes back, also after an error."
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try: yield model
-    finally:
-        for m,mode in modes: m.training = mode
 
 # %% ../nbs/09_vision.ipynb #fe31a47e
 def _flat(body:nn.Module) -> list[nn.Module]:
@@ -204,7 +193,7 @@ def _cut_at(body:nn.Module, stride:int, name:str='this network') -> nn.Module:
     model = body.model if isinstance(body, _UpTo) else body
     if hasattr(model, 'feature_info'): return _cut_timm(model, stride)
     layers,x,strides = _flat(body),next(body.parameters()).new_zeros(1, 3, 256, 256),[]
-    with _evaluating(body):
+    with eval_mode(body):
         for layer in layers:
             x = _run(layer, x, name)
             if not isinstance(x, Tensor) or x.ndim != 4: break
@@ -319,7 +308,7 @@ def _body(arch, pretrained:bool, weights:str|Path|None) -> nn.Module:
 @torch.no_grad()
 def _n_features(body:nn.Module, name:str='this network') -> int:
     "Number of maps that `body` gives; raises `InputError` where it gives no maps."
-    with _evaluating(body): out = _run(body, next(body.parameters()).new_zeros(1, 3, 224, 224), name)
+    with eval_mode(body): out = _run(body, next(body.parameters()).new_zeros(1, 3, 224, 224), name)
     if not isinstance(out, Tensor) or out.ndim != 4:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise InputError(f"the body of {name} gives {shape}, no feature maps (N, C, h, w); take another convolutional network, such as resnet34")
@@ -378,7 +367,7 @@ def cam_learner(
     body is frozen at first, as in fastai: `fine_tune` trains the head, then everything. Raises `InputError` for weights
     that cannot be had or do not fit, a stride that the body does not have, a body without feature maps.
     Zhou and others, CVPR 2016; lesson row 5.6."""
-    if stride is not None: _whole('stride', stride)
+    if stride is not None: check_whole('stride', stride)
     if head is None: body,made = _body(arch, pretrained, weights),dict(arch=_name_of(arch), stride=None, relu=_adds_relu(arch))
     else: body,made = _own_body(head)
     name = made['arch'] or 'this network'
