@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['map_cells', 'MapLayer', 'check_scores', 'hookable', 'find_map_layer']
 
-# %% ../nbs/09_cells.ipynb #ce55f465
+# %% ../nbs/09_cells.ipynb #95fed85a
 import math, weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from .core import *
 
-# %% ../nbs/09_cells.ipynb #2cb83c3b
+# %% ../nbs/09_cells.ipynb #21b1c6c3
 class _Reached(Exception):
     "Ends a forward pass at the layer that was wanted."
 
@@ -68,7 +68,7 @@ def map_cells(
     known.update(settings=settings, cells=(side/out.shape[-1], start[0]))
     return known['cells']
 
-# %% ../nbs/09_cells.ipynb #4ef33122
+# %% ../nbs/09_cells.ipynb #5985fd7f
 @dataclass
 class MapLayer:
     "A layer of a network whose output is maps, whatever their layout."
