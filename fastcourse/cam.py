@@ -48,11 +48,14 @@ class CAMs:
         """Number of the class that `which` means, for each picture, (N,).
 
         Raises `InputError` for another word, and for 'true' where a true class is not known."""
-        name = which.removeprefix('class:') if isinstance(which, str) else which
-        if name in self.vocab and (name != which or which not in ('predicted', 'true')): return torch.full((len(self),), list(self.vocab).index(name))
+        vocab = list(self.vocab)
         if which == 'predicted': return self.logits.argmax(1)
-        if which != 'true': raise InputError(f"which={which!r}; give 'predicted', 'true' or one of {list(self.vocab)}")
-        if None not in self.labels: return torch.tensor([list(self.vocab).index(o) for o in self.labels])
+        if which != 'true':
+            names = [which.removeprefix('class:') if isinstance(which, str) else which, which]
+            name = next((o for o in names if o in vocab), None)
+            if name is None: raise InputError(f"which={which!r}; give 'predicted', 'true' or one of {vocab}")
+            return torch.full((len(self),), vocab.index(name))
+        if None not in self.labels: return torch.tensor([vocab.index(o) for o in self.labels])
         named = " (the class of that name is 'class:true')" if 'true' in self.vocab else ''
         raise InputError(f"which='true' needs the true class of each picture{named}; give files in class folders")
 

@@ -17,6 +17,7 @@ with late_imports():
 from . import __version__
 from .bodies import *
 from .core import *
+from .seen import *
 
 # %% ../nbs/09_vision.ipynb #fef17f8e
 def _rgb_problem(im:Image.Image) -> str|None:
@@ -96,6 +97,8 @@ def _split(
                          "give another valid_pct or seed")
     return tr,va
 
+_any_picture = (str, Path, bytes, np.ndarray, Tensor, Image.Image)
+
 def folder_dls(
     path:str|Path, # Folder that holds the folders `train` and `valid`, with one folder a class in each
     size:int|tuple=224, # Pictures are resized to this, pixels (rows, columns)
@@ -138,10 +141,13 @@ def folder_dls(
     if bs > len(tr):
         raise InputError(f"bs={bs}: there are {len(tr)} pictures to train on, so no batch would be full; give bs of {len(tr)} or less")
     is_valid = set(va)
-    block = DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=list(files))), get_items=lambda _: tr+va, get_y=parent_label,
+    pictures = TransformBlock(type_tfms=rgb_image, batch_tfms=IntToFloatTensor) # an ImageBlock that sees what we see
+    block = DataBlock(blocks=(pictures, CategoryBlock(vocab=list(files))), get_items=lambda _: tr+va, get_y=parent_label,
                       splitter=FuncSplitter(is_valid.__contains__), item_tfms=ifnone(item_tfms, Resize(size)), batch_tfms=batch_tfms)
     print(_found(tr, va, valid if has_valid else f'{valid} is missing, so {valid_pct:.0%} of {train}', bad+bad_valid))
-    return ImageDataLoaders.from_dblock(block, path, path=path, bs=bs, **kwargs)
+    dls = ImageDataLoaders.from_dblock(block, path, path=path, bs=bs, **kwargs)
+    for dl in dls: dl.dataset.tls[0].types = [_any_picture, PILImage] # `Learner.predict` goes by it: anything is read by the first transform
+    return dls
 
 # %% ../nbs/09_vision.ipynb #2261794b
 def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
@@ -319,18 +325,21 @@ def _misfits(tensors:dict[str, Tensor], about:dict) -> list[str]:
     found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, _laid_out(about).state_dict()))
     return sorted(k for k in found.keys()|need.keys() if found.get(k) != need.get(k))
 
+class _EmptyDL(TfmdDL):
+    "Without pictures; what fastai would learn from a first batch is written here."
+    _n_inp,_types = 1,{tuple: [TensorImage, TensorCategory]}
+
 def _bare_dls(about:dict) -> ImageDataLoaders:
     "DataLoaders without pictures that prepare new ones as those in training were prepared."
     r = about['resize']
     resize = Resize(r['size'], r['method'], r['pad_mode']) if r['kind'] == 'Resize' else RandomResizedCrop(r['size'], val_xtra=r['val_xtra'])
-    parts = (([PILImage.create], [(str, Path, bytes, np.ndarray, Tensor, Image.Image), PILImage]), # what is done, and the types on the way
+    parts = (([rgb_image], [_any_picture, PILImage]), # what is done, and the types on the way
              ([parent_label, Categorize(vocab=about['vocab'], sort=False)], [(str, Path), str, TensorCategory]))
     dsets = Datasets(tls=[TfmdLists([], tfms, splits=[[], []], do_setup=False, types=types) for tfms,types in parts], n_inp=1)
     norm = [] if about['normalize'] is None else [Normalize.from_stats(*about['normalize'])]
     warps = [AffineCoordTfm(**o) for o in about['warps']]
-    dls = [TfmdDL(o, bs=32, after_item=[resize, ToTensor()], after_batch=[IntToFloatTensor(), *warps, *norm], device=default_device())
+    dls = [_EmptyDL(o, bs=32, after_item=[resize, ToTensor()], after_batch=[IntToFloatTensor(), *warps, *norm], device=default_device())
            for o in (dsets.train, dsets.valid)]
-    for dl in dls: dl._n_inp,dl._types = 1,{tuple: [TensorImage, TensorCategory]} # fastai would look at a first batch
     return ImageDataLoaders(*dls, device=default_device())
 
 def load_classifier(
