@@ -34,6 +34,11 @@ class ReadableNet(nn.Sequential):
         self.made = made or {}
 
 # %% ../nbs/08_bodies.ipynb #70ddefd7
+class _Nothing(nn.Identity):
+    "In the place of a part that is gone. timm asks its heads for these when it cuts a network."
+    num_features = 0
+    def reset(self, *args, **kwargs): pass
+
 def _without_rest(model:nn.Module) -> nn.Module:
     "`model` without the parts that take no part in its features, as the convolution that some networks have behind the pooling."
     ran,hooks = set(),[m.register_forward_hook(lambda m, args, out: ran.add(m)) for m in model.modules()]
@@ -42,7 +47,7 @@ def _without_rest(model:nn.Module) -> nn.Module:
     finally:
         for h in hooks: h.remove()
     for name,m in list(model.named_children()):
-        if not ran.intersection(m.modules()) and len(list(m.parameters())): setattr(model, name, nn.Identity())
+        if not ran.intersection(m.modules()) and len(list(m.parameters())): setattr(model, name, _Nothing())
     return model
 
 class _Features(nn.Module):

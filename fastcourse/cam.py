@@ -6,7 +6,7 @@
 __all__ = ['CAMs', 'load_cams', 'cams', 'gradcam']
 
 # %% ../nbs/10_cam.ipynb #71077065
-import math, numbers, os, struct, tempfile, warnings, zipfile
+import io, math, numbers, struct, tempfile, warnings, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -130,6 +130,8 @@ def _array_header(f) -> tuple[tuple, np.dtype]:
     if fortran and len(shape) > 1: raise ValueError('an array lies by columns')
     return shape,dtype
 
+_most = 1 << 30 # bytes that are read of one array other than the maps: what is larger is no list of names and numbers
+
 class _MapReader:
     "The arrays of a map file. What is stored in it can be no larger than the file; anything else is refused before it is read."
     def __init__(self, file:Path):
@@ -139,19 +141,30 @@ class _MapReader:
             if o.flag_bits & 1: raise ValueError(f'{o.filename} is encrypted')
             if o.compress_type != zipfile.ZIP_STORED: raise ValueError(f'{o.filename} is compressed')
 
-    def array(self, name:str, kind:str, shape:tuple) -> np.ndarray:
-        "The array `name` as it lies on the disk, where a change stays in memory; None in `shape` is any length."
+    def _find(self, f, name:str, kind:str, shape:tuple) -> tuple[tuple, np.dtype, int]:
+        "Shape and type of the array `name` in the open file, and where its numbers begin."
         info = self.infos[f'{name}.npy']
+        f.seek(info.header_offset+26)
+        f.seek(sum(struct.unpack('<HH', f.read(4))), 1)
+        start = f.tell()
+        found,dtype = _array_header(f)
+        if dtype.kind != kind: raise ValueError(f'{name} is of type {dtype}')
+        if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)): raise ValueError(f'{name} has the shape {found}')
+        if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size or not info.file_size: raise ValueError(f'{name} has another length than it says')
+        return found,dtype,f.tell()
+
+    def maps(self, n_classes:int) -> np.ndarray:
+        "The maps as they lie on the disk; a change stays in memory."
         with open(self.file, 'rb') as f:
-            f.seek(info.header_offset+26)
-            f.seek(sum(struct.unpack('<HH', f.read(4))), 1)
-            start = f.tell()
-            found,dtype = _array_header(f)
-            if dtype.kind != kind: raise ValueError(f'{name} is of type {dtype}')
-            if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)): raise ValueError(f'{name} has the shape {found}')
-            if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size: raise ValueError(f'{name} has another length than it says')
-            if not math.prod(found) or not dtype.itemsize: return np.zeros(found, dtype)
-            return np.memmap(f, dtype, 'c', f.tell(), found)
+            shape,dtype,at = self._find(f, 'maps', 'f', (None, n_classes, None, None))
+            return np.memmap(f, dtype, 'c', at, shape)
+
+    def array(self, name:str, kind:str, shape:tuple) -> np.ndarray:
+        "The array `name`, its checksum compared; None in `shape` is any length."
+        with open(self.file, 'rb') as f, zipfile.ZipFile(f) as z:
+            self._find(f, name, kind, shape)
+            if self.infos[f'{name}.npy'].file_size > _most: raise ValueError(f'{name} is larger than {_most >> 20} MiB')
+            with z.open(f'{name}.npy') as part: return np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
 
 # %% ../nbs/10_cam.ipynb #06d6f5be
 def load_cams(
@@ -170,12 +183,12 @@ def load_cams(
     try:
         r = _MapReader(file)
         vocab = r.array('vocab', 'U', (None,)).tolist()
-        maps = r.array('maps', 'f', (None, len(vocab), None, None))
+        maps = r.maps(len(vocab))
         n = len(maps)
         logits,cells = r.array('logits', 'f', (n, len(vocab))),r.array('cells', 'f', (2,)).tolist()
         labels,items = (r.array(o, 'U', (n,)).tolist() for o in ('labels', 'items'))
         if not n or not (np.isfinite(cells).all() and cells[0] > 0): raise ValueError('its parts do not fit')
-        maps,logits = torch.from_numpy(maps),torch.from_numpy(np.array(logits))
+        maps,logits = torch.from_numpy(maps),torch.from_numpy(logits)
     except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError, struct.error, zipfile.BadZipFile) as e:
         raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
     if vocab != list(map(str, dls.vocab)):
