@@ -61,15 +61,20 @@ class _Features(nn.Module):
 class PooledNorm(nn.Module):
     """Maps whose mean over the places is `norm` of the mean of the maps. (N, C, h, w) to (N, C, h, w).
 
-    Each place loses its own mean over the channels, and is divided by the spread of the channels after pooling."""
-    def __init__(self, norm:nn.LayerNorm):
+    Each place loses its own mean over the channels (not with an RMSNorm), and is divided by the spread of the channels after
+    pooling. Raises `InputError` for a norm of another kind."""
+    def __init__(self, norm:nn.Module):
         super().__init__()
-        self.norm = norm
+        self.norm,self.centred = norm,isinstance(norm, nn.LayerNorm)
+        if not self.centred and 'rmsnorm' not in type(norm).__name__.lower():
+            raise InputError(f"this network has a {type(norm).__name__} behind its pooling, which its maps cannot follow; take another one")
     def forward(self, x):
-        n = self.norm
-        spread = (x.mean((2, 3), keepdim=True).var(1, keepdim=True, unbiased=False)+n.eps).sqrt()
-        x = (x-x.mean(1, keepdim=True))/spread
-        return x if n.weight is None else x*n.weight[:,None,None]+(0 if n.bias is None else n.bias[:,None,None])
+        n,pooled = self.norm,x.mean((2, 3), keepdim=True)
+        if self.centred: x,pooled = x-x.mean(1, keepdim=True),pooled-pooled.mean(1, keepdim=True)
+        x = x/(pooled.square().mean(1, keepdim=True)+n.eps).sqrt()
+        for name,use in (('weight', torch.mul), ('bias', torch.add)):
+            if getattr(n, name, None) is not None: x = use(x, getattr(n, name)[:,None,None])
+        return x
 
 # %% ../nbs/08_bodies.ipynb #49d325fa
 class TimmMaps(nn.Module):
@@ -80,8 +85,8 @@ class TimmMaps(nn.Module):
         super().__init__()
         strides = _strides(model)
         whole,self.stage = stage in (None, len(strides)-1),len(strides)-1 if stage is None else stage
-        norm = getattr(model, 'fc_norm', None)
-        self.pooled_norm = PooledNorm(norm) if tokens and whole and isinstance(norm, nn.LayerNorm) else nn.Identity()
+        norm = getattr(model, 'fc_norm', None) or nn.Identity()
+        self.pooled_norm = norm if isinstance(norm, nn.Identity) or not (tokens and whole) else PooledNorm(norm)
         self.normed = tokens and whole
         model.prune_intermediate_layers([self.stage], prune_norm=not self.normed, prune_head=True)
         self.model,side = model,strides[self.stage]
@@ -189,7 +194,7 @@ def _timm_model(
     except Exception as e: # the hub's errors, the network's, and those of damaged files have no class in common
         if not pretrained or state is not None: raise
         raise InputError(f"the pretrained weights of {name} cannot be downloaded ({str(e).splitlines()[0]}); {_ways_out}") from e
-    has_fc_norm = isinstance(getattr(model, 'fc_norm', None), nn.LayerNorm)
+    has_fc_norm = not isinstance(getattr(model, 'fc_norm', None), (nn.Identity, type(None)))
     fc_norm = not has_fc_norm and hasattr(model, 'fc_norm') and (fc_norm or state is not None and 'fc_norm.weight' in state)
     if fc_norm: model = _create_timm(name, False, global_pool='avg', fc_norm=True)
     if state is not None: _put_weights(model, state, source, classifier=False)

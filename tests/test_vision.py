@@ -141,8 +141,8 @@ def test_a_stride_is_a_whole_number(dls, stride):
         cam_learner(dls, resnet18, pretrained=False, stride=stride)
 
 
-@pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("tf_efficientnet_b0", None), ("tf_efficientnet_b0", 16),
-                                          ("convnext_atto", 8), ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
+@pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("tf_mobilenetv3_small_075", None), ("tf_efficientnet_b0", 16),
+                                          ("test_convnext", 8), ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
 def test_timm_networks(few, name, stride, tmp_path):
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(few, name, weights=tmp_path/"w.pth", stride=stride)
@@ -162,9 +162,11 @@ def test_a_timm_vision_learner_gives_its_body(few):
     check_phases(new)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "timm/deit_tiny_distilled_patch16_224", "vit_dwee_patch16_reg1_gap_256", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("name", ["test_vit", "timm/test_vit2", "test_vit3", "test_vit4", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_vision_transformers_of_timm(few, name, tmp_path):
-    "They train, in two phases; the mean of a map is the logit; they come back from the disk, and under another head."
+    """They train, in two phases; the mean of a map is the logit; they come back from the disk, and under another head.
+
+    test_vit has a class token, 2 and 4 a register and a norm behind the mean (LayerNorm, RMSNorm), 3 is pooled by attention."""
     lrnr = cam_learner(few, name, pretrained=False)
     check_groups(lrnr)
     lrnr.freeze()
@@ -184,11 +186,11 @@ def test_vision_transformers_of_timm(few, name, tmp_path):
 
 def test_a_checkpoint_that_was_pooled_by_the_mean_keeps_its_norm(few, tmp_path):
     "Its last norm lies behind the mean. The maps still sum up to what timm's own network computes."
-    net = timm.create_model("vit_tiny_patch16_224", num_classes=2, global_pool="avg", dynamic_img_size=True).eval()
+    net = timm.create_model("test_vit", num_classes=2, global_pool="avg").eval()
     for p in net.fc_norm.parameters(): torch.nn.init.normal_(p)
     torch.nn.init.zeros_(net.head.bias)
     save_file(net.state_dict(), tmp_path/"w.safetensors")
-    lrnr = cam_learner(few, "vit_tiny_patch16_224", weights=tmp_path/"w.safetensors")
+    lrnr = cam_learner(few, "test_vit", weights=tmp_path/"w.safetensors")
     lrnr.model[1][2].weight.data.copy_(net.head.weight)
     files = few.valid.items
     m = cams(lrnr, files)
@@ -200,13 +202,13 @@ def test_a_checkpoint_that_was_pooled_by_the_mean_keeps_its_norm(few, tmp_path):
     assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
     with pytest.raises(InputError, match="does not fit this network"):  # and one of another kind is not filled up with fresh numbers
         torch.save({k: v for k, v in net.state_dict().items() if "fc_norm" not in k}, tmp_path/"v.pth")
-        cam_learner(few, "vit_tiny_patch16_224", weights=tmp_path/"v.pth")
+        cam_learner(few, "test_vit", weights=tmp_path/"v.pth")
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_vit", "test_convnext"])
 def test_the_body_is_what_fastai_uses_of_a_timm_network(few, name):
     "fastai leaves out what a network has behind its pooling, as `conv_head`: the body must not bring it back, never trained."
-    old = vision_learner(few, name, pretrained=False, **(dict(dynamic_img_size=True) if "vit" in name else {}))
+    old = vision_learner(few, name, pretrained=False)
     new, x = cam_learner(few, head=old), torch.randn(2, 3, 64, 64, device=few.device)
     with torch.no_grad():
         theirs = old.model.eval()[0].model.forward_features(x)
