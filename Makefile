@@ -25,7 +25,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 tour: $(VENV)/.installed
-	$(BIN)/fastcourse tour
+	$(BIN)/fastcourse tour $(TOUR)
 
 test: test-nbs test-py
 
