@@ -85,6 +85,7 @@ def calls(w: World) -> dict:
     x = torch.linspace(-1, 1, 8)[:, None]
     some = lambda n: w.files[:n]
     return {
+        "digit_scenes": lambda n: digit_scenes(w.root/f"scenes{next(w.fresh)}", 2*n, 2*n, size=32),
         "check_images": lambda n: check_images(w.folder(n)),
         "clean_images": lambda n: clean_images(w.damaged(n)),
         "crawl_images": lambda n: crawl_images({"a": ["a"]}, w.root/f"crawl{next(w.fresh)}", max_images=max(n, 1), pause=0,
