@@ -121,7 +121,7 @@ def _looking_at_codes(model, xb, train, valid):
             if t.untyped_storage().data_ptr() == x.untyped_storage().data_ptr(): # t is x, or a view of it
                 key = i,_places(t, x)
                 train.codes[key] = m.num_embeddings,str(m) # valid has the same dict
-                train.check_codes('x', key)
+                train.check_codes('The model does not take x: it', key)
                 return valid.check_codes('The validation data', key)
         if t.min() < 0 or t.max() >= m.num_embeddings:
             raise InputError(f"The model gives the codes {int(t.min())} to {int(t.max())} to its {m}.")

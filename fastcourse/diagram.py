@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 import matplotlib as mpl, matplotlib.pyplot as plt
 from torch import nn
-from .core import InputError, check_whole
+from .core import InputError, check_whole, write_beside
 from .inside import layer_names, module_of, silent_layers, unit_letters
 
 # %% ../nbs/05_diagram.ipynb #109a1a1b
@@ -34,24 +34,8 @@ class _Line(NamedTuple):
 
 # %% ../nbs/05_diagram.ipynb #0f7d058d
 class Diagram:
-    "A drawn network: shown by notebooks, saved by `save`, drawn with matplotlib by `plot`; `dot` is Graphviz source."
+    "A drawn network: shown by notebooks, saved by `save`, drawn on other axes by `plot`."
     def __init__(self, nodes:list, lines:list): self.nodes, self.lines = nodes, lines
-
-    @property
-    def dot(self) -> str:
-        "Graphviz source with fixed positions; draw it with `dot -Kneato -n2`."
-        quote = lambda s: '"' + str(s).replace('\\', '\\\\').replace('"', '\\"').replace('\n', '\\n') + '"'
-        res = ['graph {', 'outputorder=edgesfirst splines=line pad=0.1 bgcolor=white',
-               'node [fontname="DejaVu Sans" margin=0.02 penwidth=1] edge [color="#555555"]']
-        for i, o in enumerate(self.nodes):
-            height = 0.55 if o.shape == 'box' else o.width
-            kind = dict(circle='circle fixedsize=true', box='box fixedsize=true',
-                        text='box penwidth=0 width=0 height=0')[o.shape]
-            size = '' if o.shape == 'text' else f' width={o.width:.3f} height={height:.3f}'
-            res.append(f'n{i} [pos="{72*o.x:.1f},{72*o.y:.1f}" label={quote(o.text)} shape={kind}{size} style=filled '
-                       f'fillcolor="{o.fill}" fontsize={o.size:g}]')
-        res += [f"n{o.a} -- n{o.b}{' [dir=forward arrowsize=0.7]' if o.arrow else ''}" for o in self.lines]
-        return '\n'.join(res + ['}'])
 
     def plot(self,
         ax:plt.Axes|None=None, # Axes to draw on; a new figure of the right size where None
@@ -78,17 +62,12 @@ class Diagram:
         for o in self.lines:
             a, b = self.nodes[o.a], self.nodes[o.b]
             ax.annotate('', (b.x, b.y), (a.x, a.y), zorder=1,
-                        arrowprops=dict(arrowstyle='-|>' if o.arrow else '-', color='#555555',
-                        fc='#555555', lw=1, patchA=patches[o.a], patchB=patches[o.b], shrinkA=0, shrinkB=0))
+                        arrowprops=dict(arrowstyle='-|>' if o.arrow else '-', color='#555555', fc='#555555', lw=1,
+                                        mutation_scale=14, patchA=patches[o.a], patchB=patches[o.b], shrinkA=0, shrinkB=0))
         return ax
 
     def _render(self, fmt) -> bytes:
-        "The picture as bytes, by Graphviz where it is there and works, else by matplotlib."
-        if shutil.which('dot'):
-            # a Graphviz without its neato part cannot keep the positions; then matplotlib draws
-            res = subprocess.run(['dot', '-Kneato', '-n2', f'-T{fmt}', '-Gdpi=150' if fmt == 'png' else '-Gdpi=72'],
-                                 input=self.dot.encode(), capture_output=True)
-            if not res.returncode and res.stdout: return res.stdout
+        "The picture as bytes."
         f = io.BytesIO()
         with mpl.rc_context({'svg.hashsalt':'fastcourse', 'svg.fonttype':'none', 'font.family':'DejaVu Sans'}):
             fig = self.plot().figure
@@ -107,7 +86,7 @@ class Diagram:
         path = Path(path)
         if path.suffix not in ('.svg', '.png', '.pdf'):
             raise InputError(f"{str(path)!r} must end in .svg, .png or .pdf.")
-        path.write_bytes(self._render(path.suffix[1:]))
+        with write_beside(path) as f: f.write(self._render(path.suffix[1:]))
         return path
 
 # %% ../nbs/05_diagram.ipynb #86a512ba

@@ -55,15 +55,10 @@ def _tensors(parts, names, n_inp, floats):
     return [o.to(floats) if o.dtype == torch.bool and i < n_inp else
             o if i < n_inp or o.is_floating_point() else o.long() for i,o in enumerate(res)]
 
-def _same_rows(parts, tensors, name):
+def _same_rows(tensors, name):
     lengths = [len(o) for o in tensors]
     if len(set(lengths)) > 1:
         raise InputError(f"x and y of {name} must have the same number of rows, not {' and '.join(map(str, lengths))}.")
-    a,*others = [o.index for o in parts if isinstance(o, (pd.DataFrame, pd.Series))] or [None]
-    for b in others:
-        if a.is_unique and b.is_unique and not a.equals(b) and a.sort_values().equals(b.sort_values()):
-            raise InputError(f"x and y of {name} have the same row labels in another order; pass y.loc[x.index], or "
-                             "both with reset_index(drop=True).")
 
 def _in_order(v, columns, name):
     "The columns of a table in the order of the training data, by their names."
@@ -108,7 +103,7 @@ class TensorRows:
         parts,names = cls._parts(x)
         parts,names = (*parts, y),(*names, 'y')
         tensors = _tensors(parts, names, len(parts)-1, floats)
-        _same_rows(parts, tensors, name)
+        _same_rows(tensors, name)
         return cls(tensors, len(parts)-1, [list(o.columns) if isinstance(o, pd.DataFrame) else None for o in parts])
 
     @staticmethod
@@ -154,7 +149,7 @@ class TensorRows:
         parts = [_in_order(*o) for o in zip(parts, self.columns, names)]
         floats = next((o.dtype for o in self.tensors if o.is_floating_point()), torch.get_default_dtype())
         tensors = _tensors(parts, names, self.n_inp, floats)
-        _same_rows(parts, tensors, name)
+        _same_rows(tensors, name)
         res = self._with([_fit(new, old, name) for new,old in zip(tensors, self.tensors)])
         res.check_codes(name)
         return res
@@ -249,11 +244,7 @@ class TensorDL(TfmdDL):
         if not show: return super().show_results(b, out, max_n, ctxs, show, **kwargs)
         _display(self._table(self.decode(b), max_n).assign(**_columns('pred', out[:max_n])))
 
-    def _table(self, b, max_n):
-        names = ['x'] if self.n_inp == 1 else [f'x{i+1}' for i in range(self.n_inp)]
-        columns = {}
-        for name,o in zip(names + ['y'], b): columns.update(_columns(name, o[:max_n]))
-        return pd.DataFrame(columns)
+    def _table(self, b, max_n): return _frame(b[:self.n_inp], y=b[self.n_inp:], max_n=max_n)
 
 # %% ../nbs/02_tensors.ipynb #9ccef8eb
 def _columns(name, t):
@@ -262,6 +253,12 @@ def _columns(name, t):
     if flat.shape[1] == 1: return {name: flat[:,0].tolist()}
     if flat.shape[1] <= 10: return {f'{name}[{i}]': flat[:,i].tolist() for i in range(flat.shape[1])}
     return {name: ['×'.join(map(str, t.shape[1:]))]*len(t)}
+
+def _frame(xs, y=(), max_n=None, **more):
+    "A table of the first `max_n` rows of inputs, a target where there is one, and `more`."
+    names = ['x'] if len(xs) == 1 else [f'x{i+1}' for i in range(len(xs))]
+    parts = dict(zip([*names, 'y'], [*xs, *y])) | more
+    return pd.DataFrame({k: v for name,o in parts.items() for k,v in _columns(name, o[:max_n]).items()})
 
 def _display(df):
     "A table in a notebook, lines elsewhere; fastai's `display_df` prints only the name of an object there."
@@ -273,9 +270,7 @@ def _display(df):
 def plot_top_losses(x:Tensor|tuple, y:Tensor, samples, outs, preds, losses, **kwargs):
     "fastai's `Interpretation.plot_top_losses` for rows of numbers: a table of the rows with the largest losses."
     xs = x if isinstance(x, tuple) else (x,)
-    names = ['x'] if len(xs) == 1 else [f'x{i+1}' for i in range(len(xs))]
-    parts = dict(zip([*names, 'y', 'pred', 'loss'], [*xs, y, torch.stack([o[-1] for o in outs]), losses]))
-    _display(pd.DataFrame({k: v for name,o in parts.items() for k,v in _columns(name, o).items()}))
+    _display(_frame(xs, (y,), pred=torch.stack([o[-1] for o in outs]), loss=losses))
 
 # %% ../nbs/02_tensors.ipynb #1b74f6a2
 class TensorDataLoaders(DataLoaders):
