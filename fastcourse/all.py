@@ -12,10 +12,13 @@ from .core import *
 from .data import *
 from .scenes import *
 from .nets import *
+from .tensors import *
 from .learner import *
 from .inside import *
 from .replicas import *
 from .plots import *
+from .diagram import *
+from .watch import *
 from .text import *
 from .crawl import *
 from .clean import *
