@@ -164,7 +164,7 @@ def clean(
 @call_parse
 def train(
     path:str, # Folder with train/<class>/ and, where there is one, test/<class>/
-    arch:str='resnet34', # A network of torchvision, or timm/NAME
+    arch:str='resnet34', # A network of torchvision or timm; timm/NAME where both have it
     epochs:int=5, # Passes over the pictures
     Out:str='classifier', # Folder for the trained classifier
     size:int=224, # Pictures are resized to this, pixels
@@ -178,16 +178,17 @@ def train(
     "Train a picture classifier whose head can be read, and save it"
     if epochs < 1 or size < 16 or bs is not None and bs < 2:
         raise InputError(f"{epochs=}, {size=}, {bs=}: give one epoch, 16 pixels and 2 pictures a batch or more")
-    if lr is not None and not lr > 0: raise InputError(f"{lr=}: give a learning rate above 0")
+    if lr is not None: check_number('lr', lr, above=0)
     if scratch and weights: raise InputError(f"--scratch and --weights {weights}: give one of them")
     from fastai.torch_core import set_seed
-    from fastcourse.vision import _arch_of, _checked, cam_learner, folder_dls, save_classifier
-    arch = _arch_of(arch)
+    from fastcourse.bodies import find_arch
+    from fastcourse.vision import cam_learner, folder_dls, savable, save_classifier
+    arch = find_arch(arch)
     _check_writable(Out)
     if not is_terminal(): plain_bars()
     if seed is not None: set_seed(seed)
     lrnr = cam_learner(folder_dls(path, size, bs=bs), arch, pretrained=not scratch, stride=stride, weights=weights)
-    _checked(lrnr) # what cannot be saved is found now, not after the training
+    savable(lrnr) # what cannot be saved is found now, not after the training
     if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
     else: lrnr.fine_tune(epochs, lr or 2e-3)
     save_classifier(lrnr, Out)
@@ -198,9 +199,9 @@ _Many = Annotated[str, dict(nargs='+')]
 
 def _explained(folder:str, items:list[str], save:str|None=None):
     "The `CAMs` of a saved classifier for files and folders; what goes on is told on standard error."
-    from fastai.data.transforms import get_image_files
-    from fastcourse.cam import cams
+    from fastcourse.cam import cams # first: it loads fastai without what is not needed
     from fastcourse.vision import load_classifier
+    from fastai.data.transforms import get_image_files
     lrnr = load_classifier(folder)
     files = [f for o in items for f in (sorted(get_image_files(o)) if Path(o).is_dir() else [Path(o)])]
     if not files: raise InputError(f"{', '.join(items)}: no pictures there; give files, or a folder that holds some")
@@ -211,7 +212,7 @@ def cam(
     folder:str, # Folder of a saved classifier
     items:_Many, # Pictures, or a folder of them
     Out:str='cam.png', # Picture file to draw, a grid
-    which:str='predicted', # Whose evidence to draw: predicted, true, or the name of a class
+    which:str='predicted', # Whose evidence to draw: predicted, true, the name of a class, or class:NAME for one with such a name
     rows:int=5, # Rows of the grid
     cols:int=5, # Columns
     maps:str=None, # Also write the maps of all classes to this .npz file
