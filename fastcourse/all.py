@@ -16,7 +16,13 @@ from .learner import *
 from .inside import *
 from .replicas import *
 from .plots import *
+from .saved import *
+from .words import *
+from .filters import *
+from .generate import *
+from .speak import *
 from .text import *
+from .lm import *
 from .crawl import *
 from .clean import *
 from .vision import *
