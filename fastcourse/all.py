@@ -21,7 +21,13 @@ from .replicas import *
 from .plots import *
 from .diagram import *
 from .watch import *
+from .saved import *
+from .words import *
+from .filters import *
+from .generate import *
+from .speak import *
 from .text import *
+from .lm import *
 from .crawl import *
 from .clean import *
 from .bodies import *

@@ -58,11 +58,12 @@ def lm_train(
     seed:int=None, # The same seed gives the same model
 ):
     "Train a word-level language model on the texts of a CSV file and save it"
+    if epochs < 1 or not 0 < lr < float('inf'):
+        raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a finite learning rate above 0")
+    _check_writable(Out)
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
-    if epochs < 1 or lr <= 0: raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a learning rate above 0")
-    _check_writable(Out)
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
     lrnr.fit_one_cycle(epochs, lr)
@@ -96,12 +97,12 @@ def lm_generate(
     stream:bool=False, # Print each word as it comes
 ):
     "Let a saved language model go on from a prompt"
-    from fastcourse.text import generate, load_lm
+    from fastcourse.speak import speak
     if prompt == '-': prompt = _read_input()
-    said = generate(load_lm(folder), prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature,
-                    seed=seed, stream=stream)
+    said = speak(folder, prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature, seed=seed,
+                 stream=stream)
     if stream: _stream(said)
-    else: print(said.text)
+    else: print(said)
 
 # %% ../nbs/12_cli.ipynb #3f8bea58
 def _queries(queries:tuple[str, ...]) -> dict:
