@@ -6,8 +6,9 @@
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'train', 'cam', 'predict', 'main']
 
 # %% ../nbs/12_cli.ipynb #48b6ab1e
-import contextlib, os, sys, warnings
+import contextlib, os, sys, tempfile, traceback, warnings
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 from fastcore.script import anno_parser, call_parse
 from .core import *
@@ -57,22 +58,31 @@ def lm_train(
     seed:int=None, # The same seed gives the same model
 ):
     "Train a word-level language model on the texts of a CSV file and save it"
+    if epochs < 1 or not 0 < lr < float('inf'):
+        raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a finite learning rate above 0")
+    _check_writable(Out)
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
-    if epochs < 1 or lr <= 0: raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a learning rate above 0")
-    _check_writable(Out)
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
     lrnr.fit_one_cycle(epochs, lr)
     save_lm(lrnr, Out)
-    print(f"saved in {Out}; now try: fastcourse lm generate {Out} \"your prompt\"")
+    print(f"saved in {Out}; now try: fastcourse lm generate {quote(Out)} \"your prompt\"")
 
 # %% ../nbs/12_cli.ipynb #930e5f2f
 def _stream(words) -> None:
     "Print words as they come."
     for i,w in enumerate(words): print(f"{' ' if i else ''}{w}", end='', flush=True)
     print()
+
+def _read_input() -> str:
+    "All of standard input as text."
+    if sys.stdin is None: raise InputError("standard input is closed; give the prompt as an argument")
+    try: return sys.stdin.read()
+    except UnicodeDecodeError as e:
+        raise InputError(f"standard input is no {e.encoding} text (byte {e.start}: {e.object[e.start]:#04x}); convert it first, "
+                         "or give the prompt as an argument") from None
 
 @call_parse
 def lm_generate(
@@ -87,12 +97,12 @@ def lm_generate(
     stream:bool=False, # Print each word as it comes
 ):
     "Let a saved language model go on from a prompt"
-    from fastcourse.text import generate, load_lm
-    if prompt == '-': prompt = sys.stdin.read()
-    said = generate(load_lm(folder), prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature,
-                    seed=seed, stream=stream)
+    from fastcourse.speak import speak
+    if prompt == '-': prompt = _read_input()
+    said = speak(folder, prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature, seed=seed,
+                 stream=stream)
     if stream: _stream(said)
-    else: print(said.text)
+    else: print(said)
 
 # %% ../nbs/12_cli.ipynb #3f8bea58
 def _queries(queries:tuple[str, ...]) -> dict:
@@ -183,7 +193,7 @@ def train(
     if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
     else: lrnr.fine_tune(epochs, lr or 2e-3)
     save_classifier(lrnr, Out)
-    print(f"saved in {Out}; now try: fastcourse cam {Out} {path} -o cam.png")
+    print(f"saved in {Out}; now try: fastcourse cam {quote(Out)} {quote(path)} -o cam.png")
 
 # %% ../nbs/12_cli.ipynb #84c5ee4b
 _Many = Annotated[str, dict(nargs='+')]
@@ -243,10 +253,10 @@ _commands = {'tour': tour, 'scenes': scenes, 'lm train': lm_train, 'lm generate'
              'crawl': crawl, 'check': check, 'clean': clean, 'train': train, 'cam': cam, 'predict': predict}
 _may_lead = ['prompt'] # arguments with a default that stand without a flag all the same
 
-def _fail(message:str) -> None:
-    "One line on standard error, exit code 2."
-    print(f"fastcourse: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def _fail(message:str, code:int=2) -> None:
+    "One line on standard error, and the exit code."
+    with contextlib.suppress(OSError): print(f"fastcourse: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
 
 def _help() -> str:
     "What `fastcourse --help` shows."
@@ -267,6 +277,10 @@ def _arguments(name:str, argv:list[str]) -> tuple[tuple, dict]:
     return tuple(args.pop('queries', ())),{k: v for k,v in args.items() if k not in ('pdb', 'xtra')}
 
 # %% ../nbs/12_cli.ipynb #944b4568
+def _note(message, *args, **kwargs) -> None:
+    "A warning as one line on standard error."
+    print(f"fastcourse: note: {message}", file=sys.stderr)
+
 def _run(argv:list[str]) -> None:
     "What `main` does, without the errors of the outside world."
     name = argv[0] if argv else '--help'
@@ -278,26 +292,57 @@ def _run(argv:list[str]) -> None:
     name = ' '.join(argv[:words])
     if name not in _commands: _fail(f"no command {name!r}; the commands are {', '.join(_commands)}")
     many,args = _arguments(name, argv[words:])
-    try:
-        with warnings.catch_warnings():
-            # torch's and fastai's FutureWarnings speak to those who write packages
-            warnings.simplefilter('ignore', FutureWarning)
-            warnings.showwarning = lambda message, *args, **kwargs: print(f"fastcourse: note: {message}", file=sys.stderr)
-            _call(_commands[name].__wrapped__, many, args)
-    except InputError as e: _fail(f"{name}: {e}")
-    except BrokenPipeError: raise
-    except OSError as e: _fail(f"{name}: {e.filename or ''}: {e.strerror or e}; check that the path exists and may be read and written")
-    except KeyboardInterrupt:
-        print(f"\nfastcourse: {name} stopped", file=sys.stderr)
-        raise SystemExit(130)
+    with warnings.catch_warnings():
+        # torch's and fastai's FutureWarnings speak to those who write packages
+        warnings.simplefilter('ignore', FutureWarning)
+        warnings.showwarning = _note
+        _call(_commands[name].__wrapped__, many, args)
+
+def _discard_output() -> None:
+    "What is still in the buffer of standard output goes nowhere, or Python complains at its exit."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _output_error() -> OSError|None:
+    "Why standard output cannot be written, where that is so."
+    try: sys.stdout.flush()
+    except OSError as e: return e
+
+def _unforeseen(e:Exception) -> str:
+    "One line about a bug; its trace goes into a file."
+    with tempfile.NamedTemporaryFile('w', prefix='fastcourse-error-', suffix='.txt', delete=False, encoding='utf-8', errors='backslashreplace') as f:
+        f.write(''.join(traceback.format_exception(e)))
+    return f"this should not happen ({type(e).__name__}: {str(e)[:200]}); please report it with the file {f.name}"
+
+def _explain(e:Exception) -> None:
+    "End with the line and the exit code that belong to `e`."
+    if isinstance(e, InputError): _fail(str(e))
+    if isinstance(e, BrokenPipeError): return _discard_output() # the reader, such as head, has enough
+    if isinstance(e, OSError):
+        if out := _output_error():
+            _discard_output()
+            _fail(f"standard output cannot be written: {out.strerror or out}", 1)
+        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room", 1)
+    if isinstance(e, MemoryError) or 'alloc' in str(e) and 'memory' in str(e): # torch's own is a RuntimeError
+        _fail("there is not enough memory; give smaller numbers", 1)
+    _fail(_unforeseen(e), 1)
+
+def _open_streams() -> None:
+    "Standard streams that are closed lead nowhere, so that no other file gets their numbers; any text can be printed."
+    for fd,name,mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try: os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            if name != 'stdin': setattr(sys, name, open(fd, mode, closefd=False))
+    for out in (sys.stdout, sys.stderr):
+        if hasattr(out, 'reconfigure'): out.reconfigure(errors='backslashreplace')
 
 def main(
     argv:list[str]|None=None, # Arguments; by default those of the process
 ) -> None:
-    "Run a subcommand. Exit code 0: done; 2: bad input, told in one line; 130: interrupted."
+    "Run a subcommand. Exit code 0: done; 1: not done, input is not to blame; 2: bad input, told in one line; 130: interrupted."
+    _open_streams()
     try:
         _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as head, has enough. What is still in the buffer goes nowhere, or Python complains at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt: _fail("stopped", 130)
+    except Exception as e: _explain(e)

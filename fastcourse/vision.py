@@ -6,17 +6,18 @@
 __all__ = ['folder_dls', 'cam_learner', 'savable', 'save_classifier', 'load_classifier']
 
 # %% ../nbs/09_vision.ipynb #79fca0d8
-import hashlib, json, math, os, re, warnings
+import math, os, re, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from .late import late_imports
 with late_imports():
-    import fastai, safetensors.torch, torchvision
+    import fastai, torchvision
     from fastai.vision.all import *
 from . import __version__
 from .bodies import *
 from .core import *
+from .saved import *
 from .seen import *
 
 # %% ../nbs/09_vision.ipynb #fef17f8e
@@ -185,8 +186,7 @@ def cam_learner(
     return lrnr
 
 # %% ../nbs/09_vision.ipynb #cbd86bd3
-_format = 1
-_no_model = "There is no classifier of save_classifier in"
+_kind = Kind('classifier.json', 'save_classifier', 'classifier')
 
 def _resize_settings(f) -> dict|None:
     "What makes the transform `f` again, or None where it is not one of those that can be saved."
@@ -224,7 +224,7 @@ def savable(
     if several or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) or not hasattr(lrnr.dls, 'vocab'):
         raise InputError("this learner does not choose one class for each picture, so it cannot be saved; use CategoryBlock and the loss of "
                          "cross entropy, as folder_dls and cam_learner do")
-    about = dict(format=_format, **made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
+    about = dict(**made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
     strange = _misfits(tensors, about)
     if strange:
@@ -238,17 +238,12 @@ def save_classifier(
 ) -> Path: # The folder
     """Save a classifier for `load_classifier` as `classifier.json` and safetensors, without pickle.
 
-    Both are written beside and then renamed. Raises `InputError` for a folder that cannot be written, a learner that is
-    not from `cam_learner` with a torchvision or timm network or was changed since, several classes a picture, and transforms
+    Both are written beside and then renamed. Raises `InputError` for weights with NaN or infinity, a folder that cannot be
+    written, a learner that is not from `cam_learner` with a torchvision or timm network or was changed since, several classes a picture, and transforms
     that need code."""
-    from fastcourse.text import _store
-    folder = _folder('folder', folder)
     about,tensors = savable(lrnr)
     about['versions'] = dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__)
-    try: old = _read_about(folder)['weights']
-    except InputError: old = None
-    _store(folder, 'classifier.json', about, tensors, old, 'classifier')
-    return folder
+    return save_model(_folder('folder', folder), _kind, about, tensors)
 
 # %% ../nbs/09_vision.ipynb #b87d4285
 def _is_number(o, least:float, most:float) -> bool: return type(o) in (int, float) and math.isfinite(o) and least <= o <= most
@@ -272,41 +267,18 @@ def _is_stats(o) -> bool:
     return o is None or (isinstance(o, list) and len(o) == 2 and all(isinstance(v, list) and len(v) == 3 for v in o)
                          and all(_is_number(v, -1e3, 1e3) for v in o[0]) and all(_is_number(v, 1e-6, 1e3) for v in o[1]))
 
-def _read_about(folder:Path) -> dict:
-    "The content of classifier.json, every value checked."
-    file = folder/'classifier.json'
-    def check(ok, what):
-        if not ok: raise InputError(f"{str(file)!r} is damaged or not from save_classifier: {what}.")
-    try: about = json.loads(file.read_bytes())
-    except OSError as e: raise InputError(f"{_no_model} {str(folder)!r}: {e.strerror}.") from e
-    except (ValueError, RecursionError) as e: check(False, f'it is no JSON ({e})')
-    check(isinstance(about, dict), 'it is no table')
-    check(about.get('format') == _format, f"its format is {about.get('format')!r}, and this version reads {_format}")
+def _check_about(about:dict, must) -> None:
+    "Every value of classifier.json: whoever wrote it is not to be trusted."
     text = lambda o: isinstance(o, str) and 0 < len(o) <= 200
-    vocab,stride = about.get('vocab'),about.get('stride')
-    check(text(about.get('arch')), "'arch' is no name of a network")
-    check(stride is None or type(stride) is int and 0 < stride <= 1024, f"stride={stride!r} makes no sense")
-    check(isinstance(about.get('relu'), bool), "'relu' is missing or wrong")
+    vocab,stride,warps = about.get('vocab'),about.get('stride'),about.get('warps')
+    must(text(about.get('arch')), "'arch' is no name of a network")
+    must(stride is None or type(stride) is int and 0 < stride <= 1024, f"stride={stride!r} makes no sense")
+    must(isinstance(about.get('relu'), bool), "'relu' is missing or wrong")
     names = isinstance(vocab, list) and all(map(text, vocab)) and len(set(vocab)) == len(vocab) > 1
-    check(names, "'vocab' is no list of two class names or more")
-    check(_is_resize(about.get('resize')), "'resize' makes no sense")
-    warps = about.get('warps')
-    check(isinstance(warps, list) and len(warps) < 5 and all(map(_is_warp, warps)), "'warps' makes no sense")
-    check('normalize' in about and _is_stats(about['normalize']), "'normalize' makes no sense")
-    name = about.get('weights')
-    check(text(name) and re.fullmatch(r'weights-[0-9a-f]{12}\.safetensors', name), "the name of the weights is wrong")
-    check(text(about.get('sha256')), "'sha256' is missing")
-    return about
-
-def _read_tensors(folder:Path, about:dict) -> dict[str, Tensor]:
-    "The tensors of the weight file, if it is the one that belongs to `about`."
-    path = folder/about['weights']
-    try: data = path.read_bytes()
-    except OSError as e: raise InputError(f"The weights {str(path)!r} cannot be read: {e.strerror}.") from e
-    if hashlib.sha256(data).hexdigest() != about['sha256']:
-        raise InputError(f"The weights {str(path)!r} are damaged: their checksum differs from that in classifier.json.")
-    try: return safetensors.torch.load(data)
-    except safetensors.SafetensorError as e: raise InputError(f"{str(path)!r} is no safetensors file: {e}.") from e
+    must(names, "'vocab' is no list of two class names or more")
+    must(_is_resize(about.get('resize')), "'resize' makes no sense")
+    must(isinstance(warps, list) and len(warps) < 5 and all(map(_is_warp, warps)), "'warps' makes no sense")
+    must('normalize' in about and _is_stats(about['normalize']), "'normalize' makes no sense")
 
 # %% ../nbs/09_vision.ipynb #7858a136
 def _empty_model(about:dict, device=None) -> nn.Module:
@@ -350,10 +322,11 @@ def load_classifier(
     """A classifier from a folder of `save_classifier`, on the default device; nothing in the folder is run as code.
 
     It predicts as the saved one did, and `cams` explains it. It has no pictures to train on; `cam_learner(dls, head=lrnr)`
-    keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says."""
+    keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says, and for weights
+    with NaN or infinity."""
     folder = _folder('folder', folder)
-    about = _read_about(folder)
-    tensors = _read_tensors(folder, about)
+    about = read_about(folder, _kind, _check_about)
+    tensors = read_tensors(folder, _kind, about)
     strange = _misfits(tensors, about)
     if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
     model = _empty_model(about)
