@@ -6,7 +6,7 @@
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'train', 'cam', 'predict', 'main']
 
 # %% ../nbs/12_cli.ipynb #48b6ab1e
-import contextlib, os, sys, tempfile, traceback, warnings
+import contextlib, errno, os, sys, tempfile, traceback, warnings
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -135,7 +135,7 @@ def crawl(
     from fastcourse.crawl import SearchError, crawl_images, show_crawl
     if not queries: raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
     try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share)
-    except SearchError as e: raise InputError(str(e)) from e
+    except SearchError as e: _fail(f"crawl: {e}", 1)
     print(show_crawl(manifest, n_images=0).to_string())
 
 @call_parse
@@ -313,6 +313,8 @@ def _unforeseen(e:Exception) -> str:
         f.write(''.join(traceback.format_exception(e)))
     return f"this should not happen ({type(e).__name__}: {str(e)[:200]}); please report it with the file {f.name}"
 
+_bad_path = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
 def _explain(e:Exception) -> None:
     "End with the line and the exit code that belong to `e`."
     if isinstance(e, InputError): _fail(str(e))
@@ -321,7 +323,8 @@ def _explain(e:Exception) -> None:
         if out := _output_error():
             _discard_output()
             _fail(f"standard output cannot be written: {out.strerror or out}", 1)
-        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room", 1)
+        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room",
+              2 if e.errno in _bad_path else 1)
     if isinstance(e, MemoryError) or 'alloc' in str(e) and 'memory' in str(e): # torch's own is a RuntimeError
         _fail("there is not enough memory; give smaller numbers", 1)
     _fail(_unforeseen(e), 1)
