@@ -187,8 +187,9 @@ numbers = pd.DataFrame({"a": [1., 2.], "b": [0., 1.]})
 
 
 @pytest.mark.parametrize("x", [
-    numbers, numbers.astype(int), numbers.convert_dtypes(), numbers.astype({"b": bool}), numbers.astype({"b": "boolean"}),
-    numbers.astype("float32"), numbers.to_numpy(), numbers.to_numpy(int), torch.tensor([[1, 0], [2, 1]]), [[1, 0], [2, 1]]])
+    numbers, numbers.astype(int), numbers.convert_dtypes(), numbers.astype({"b": bool}),
+    numbers.astype({"b": "boolean"}), numbers.astype("float32"), numbers.to_numpy(), numbers.to_numpy(int),
+    torch.tensor([[1, 0], [2, 1]]), [[1, 0], [2, 1]]])
 def test_all_ways_to_give_numbers(x):
     net = set_weights(mlp(2, 1), [[10, 1]], 0.5)
     table = layer_outputs(net, x)

@@ -177,7 +177,7 @@ def test_show_fit_sorts_and_takes_arrays():
 
 @pytest.mark.parametrize("x", [
     torch.tensor([3., 1., 2.]), np.array([3, 1, 2]), pd.Series([3., 1., 2.]), pd.Series([3, 1, 2], dtype="Int64"),
-    pd.DataFrame({"a": [3., 1., 2.]}), pd.DataFrame({"a": [3, 1, 2]}), pd.DataFrame({"a": [3., 1., 2.]}).convert_dtypes(),
+    pd.DataFrame({"a": [3., 1., 2.]}), pd.DataFrame({"a": [3, 1, 2]}), pd.DataFrame({"a": [3, 1, 2]}, dtype="Int64"),
     torch.tensor([[3], [1], [2]])])
 def test_show_fit_takes_what_tensor_learner_takes(x):
     model = set_weights(mlp(1, 1), 2., 1.)
