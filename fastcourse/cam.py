@@ -232,9 +232,9 @@ def _explain(
     _check_kind(lrnr)
     batches,items = _batches(lrnr, items, bs)
     param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
-    maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
     # Not torch.inference_mode: its tensors cannot be changed afterwards
     with torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
+        maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
             new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(param.device, param.dtype))]
