@@ -251,6 +251,28 @@ def iris() -> pd.DataFrame:
     df = pd.DataFrame(d.data, columns=['Sepal Length', 'Sepal Width', 'Petal Length', 'Petal Width'])
     return df.assign(Species=pd.Categorical.from_codes(d.target, d.target_names.tolist()))
 
+# %% ../nbs/00_data.ipynb #933789e6
+def _column(s, name):
+    "One column of a table as an array of numbers."
+    if s.isna().any():
+        raise InputError(f"{name} has no value in row {int(s.isna().argmax())}; fill or drop such rows.")
+    if not pd.api.types.is_numeric_dtype(s):
+        raise InputError(f"{name} holds {s.dtype} values, not numbers; make codes of them, see fastcourse.data.codes.")
+    return s.to_numpy()
+
+def as_numbers(
+    v, # A DataFrame, a Series, or anything else
+    name:str, # What an error calls it
+):
+    """A table or a column as an array of numbers; what is no table stays as it is.
+
+    Raises `InputError` for missing or masked values, columns that are no numbers, and tables without columns."""
+    if np.ma.is_masked(v): raise InputError(f"{name} has masked values; fill or drop such rows.")
+    if isinstance(v, pd.Series): return _column(v, name)
+    if not isinstance(v, pd.DataFrame): return v
+    if not v.shape[1]: raise InputError(f"{name} is a table without columns.")
+    return np.column_stack([_column(v.iloc[:,i], f'{name}[{c!r}]') for i,c in enumerate(v)])
+
 # %% ../nbs/00_data.ipynb #aed79267
 class Digits(NamedTuple):
     "Threes (y = 0) and sevens (y = 1): x (n, pixels) and y (n, 1), for training and for the test, all float32."

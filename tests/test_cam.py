@@ -14,7 +14,8 @@ from torch import nn
 from torch.testing import assert_close
 from torchcam import methods
 
-from fastcourse.cam import _cells, cams, gradcam, load_cams
+from fastcourse.cam import cams, gradcam, load_cams
+from fastcourse.cells import map_cells
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes
 from fastcourse.vision import cam_learner, folder_dls
@@ -347,6 +348,6 @@ def test_cells_lie_in_the_middle_of_what_moves_them(name):
     x = torch.rand(1, 3, 512, 512, dtype=torch.double, requires_grad=True)
     body(x)[0, :, 8, 8].sum().backward()
     weight = x.grad[0].abs().sum((0, 1))
-    jump, start = _cells(body.float())
+    jump, start = map_cells(body.float())
     assert jump == 32
     assert ((weight*torch.arange(512)).sum()/weight.sum()).item() == pytest.approx(start+8*jump, abs=1)
