@@ -598,6 +598,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'fastcourse.lm.FastLMLearner.get_preds': ('lm.html#fastlmlearner.get_preds', 'fastcourse/lm.py'),
                                'fastcourse.lm.FastLMLearner.load': ('lm.html#fastlmlearner.load', 'fastcourse/lm.py'),
                                'fastcourse.lm.FastLMLearner.load_encoder': ('lm.html#fastlmlearner.load_encoder', 'fastcourse/lm.py'),
+                               'fastcourse.lm.FastLMLearner.lr_find': ('lm.html#fastlmlearner.lr_find', 'fastcourse/lm.py'),
                                'fastcourse.lm.FastLMLearner.predict': ('lm.html#fastlmlearner.predict', 'fastcourse/lm.py'),
                                'fastcourse.lm.FastLMLearner.validate': ('lm.html#fastlmlearner.validate', 'fastcourse/lm.py'),
                                'fastcourse.lm.LinearTokenizer': ('lm.html#lineartokenizer', 'fastcourse/lm.py'),

@@ -130,6 +130,11 @@ class FastLMLearner(LMLearner):
         self._check_data(self.dls[ds_idx] if dl is None else dl)
         return super().validate(ds_idx, dl, cbs)
 
+    @functools.wraps(LMLearner.lr_find)
+    def lr_find(self, *args, **kwargs):
+        self._check_data(self.dls.train)
+        return super().lr_find(*args, **kwargs)
+
     def get_preds(self,
         ds_idx:int=1, # 0: the texts to train on, 1: those to check with
         dl=None, # Other batches
