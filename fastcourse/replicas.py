@@ -117,12 +117,13 @@ def _state(model) -> dict:
             except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): pass # such as a lambda
     return res
 
-# %% ../nbs/04_replicas.ipynb #99eea5c2
+# %% ../nbs/04_replicas.ipynb #ddf1b8e1
 def _probe(model, x, y, loss_func, fit) -> _Probe:
     "The first three steps of a copy of `model`, alone. `InputError` where model, data and loss do not fit."
     try: twin = copy.deepcopy(model)
     except (RuntimeError, TypeError) as e: return _Probe(None, [], 1, f"the model cannot be copied ({_first_line(e)})")
-    why, losses, sizes, x = ["the model has hooks"]*_has_hooks(model), [], [], x.clone()
+    why, losses, sizes, trained, x = ["the model has hooks"]*_has_hooks(model), [], [], [], x.clone()
+    params = {k:p for k,p in twin.named_parameters() if p.requires_grad}
     def first_loss(xb, yb):
         before, version = _state(twin), x._version
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
@@ -137,15 +138,16 @@ def _probe(model, x, y, loss_func, fit) -> _Probe:
             raise InputError("the loss does not depend on the model's parameters, so there is nothing to train.")
         changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
         if changed: why.append(f"the model changes its {changed[0]} while it trains")
+        grads = torch.autograd.grad(loss, [*params.values()], retain_graph=True, allow_unused=True)
+        trained.extend(k for k,g in zip(params, grads) if g is not None)
         if _has_own_function(loss): why.append("the model has an autograd function of its own")
         return loss
     def loss_of(xb, yb): return loss_func(twin(xb), yb) if sizes else first_loss(xb, yb)
-    params = dict(twin.named_parameters())
-    for loss in fit(loss_of, x, y, [*params.values()], epochs=min(3, fit.keywords['epochs']), desc=None, keep=True):
+    for loss in fit(loss_of, x, y, [*params.values()], epochs=min(3, fit.keywords['epochs']), desc=None):
         losses.append(loss)
         if why: break
     size = sum(sizes) + 8*sum(p.nbytes for p in params.values())
-    return _Probe(torch.stack(losses), [k for k,p in params.items() if p.grad is not None], size, ''.join(why[:1]))
+    return _Probe(torch.stack(losses), trained, size, ''.join(why[:1]))
 
 # %% ../nbs/04_replicas.ipynb #f4fa13d2
 def _mean_loss(loss_func, out, y) -> Tensor:
@@ -173,7 +175,7 @@ def _mean_loss(loss_func, out, y) -> Tensor:
                              f"twice, so it is no mean; {advice}")
     return loss
 
-# %% ../nbs/04_replicas.ipynb #f227d16b
+# %% ../nbs/04_replicas.ipynb #fee14d62
 # Optimizers that treat each number alone, so that they do not see whose numbers they are.
 _BY_NUMBER = {getattr(torch.optim, k) for k in
               'SGD Adam AdamW Adamax NAdam RAdam RMSprop Rprop Adagrad Adadelta ASGD'.split()}
@@ -185,41 +187,36 @@ def _optimizer(opt) -> Callable:
         opt = named.get(opt.lower(), opt)
     kind = getattr(opt, 'func', opt)
     if not callable(opt) or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
-        raise InputError(f"opt is {opt!r}; give 'adam', 'sgd', or a torch.optim class whose step needs no closure.")
+        raise InputError(f"opt is {opt!r}; give 'adam' or 'sgd', or another torch.optim class whose step needs no closure.")
     return opt
 
-def _fused(opt): # one call for all the arithmetic of a step
-    return functools.partial(opt, fused=True) if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters else opt
-
-def _fit(loss_of, x, y, params, epochs, make_optimizer, lr, bs, sched, desc, keep=False):
+def _fit(loss_of, x, y, params, epochs, make_optimizer, lr, bs, sched, desc, grads=None):
     "Losses of each epoch, from `descend`."
-    return descend(loss_of, x, y, make_optimizer(params, lr=lr), epochs, bs, sched, desc, keep)
+    return descend(loss_of, x, y, make_optimizer(params, lr=lr), epochs, bs, sched, desc, grads)
 
 def _together(models, x, y, loss_func, probe, fit) -> Tensor:
     "Train the models in one stack: losses (R, epochs). Raises `Unstackable`."
-    terms, rows = unreduced(loss_func), None
-    if terms and fit.keywords['bs'] is None: rows = distinct(x, y)
+    terms, bs = unreduced(loss_func) if y.dim() else None, fit.keywords['bs']
+    rows = distinct(x, y) if terms and bs is None else None
     if rows:
         try: _evaluate(models[0], rows[0])
         except Exception: rows = None # the model's own code may count on the number of rows
-    for kind in (Rows, Starts) if rows else (Starts,):
-        stack = Stack(models, probe.trained, kind)
-        if kind is Rows:
-            xs, ys, counts = rows
-            share = counts.to(stack.flat)/counts.sum()
-            def loss_of(xb, yb): return stack.losses(terms, xb, yb).reshape(len(models), len(xb), -1).mean(2) @ share
-        else:
-            xs, ys = x, y
-            def loss_of(xb, yb): return stack.losses(loss_func, xb, yb)
-        try:
-            losses = []
-            for loss in fit(loss_of, xs, ys, [stack.flat], make_optimizer=_fused(fit.keywords['make_optimizer']), keep=True):
-                losses.append(loss)
-                if len(losses) == len(probe.losses): _check_losses(torch.stack([o[-1] for o in losses]), probe.losses)
-            stack.write_back()
-            return torch.stack(losses, 1)
+    ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
+    for i,way in enumerate(ways, 1):
+        try: return _in_stack(Stack(models, probe.trained, way[0]), x, y, loss_func, probe, fit, *way[1:])
         except Unstackable:
-            if kind is Starts: raise
+            if i == len(ways): raise
+
+def _in_stack(stack, x, y, loss_func, probe, fit, terms, rows) -> Tensor:
+    share, losses, opt = None, [], fit.keywords['make_optimizer']
+    if rows: (x, y, counts), share = rows, rows[2].to(stack.flat)/rows[2].sum()
+    own = functools.partial(stack.losses, stack.mean_of(terms, share) if terms else loss_func)
+    if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
+    for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
+        losses.append(loss)
+        if len(losses) == len(probe.losses): _check_losses(torch.stack([o[-1] for o in losses]), probe.losses)
+    stack.write_back()
+    return torch.stack(losses, 1)
 
 def _check_losses(got, want):
     small = 1 if torch.finfo(want.dtype).eps > 1e-10 else 1e-4
@@ -258,7 +255,11 @@ def _in_stacks(models, x, y, loss_func, probe, fit, opt) -> tuple[Tensor|None, s
             except Unstackable as e: return None, str(e)
     return torch.cat(losses), ''
 
-# %% ../nbs/04_replicas.ipynb #b2a6c297
+# %% ../nbs/04_replicas.ipynb #45f660e8
+def _move(models, device): # they are built alike, so one look is enough
+    if any(t.device != device for t in [*models[0].parameters(), *models[0].buffers()]):
+        for m in models: m.to(device)
+
 def _own_random_numbers(): return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 def _alone(model, x, y, loss_func, fit, device, seed, state) -> tuple[nn.Module, list[float]]:
@@ -343,7 +344,7 @@ def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
         warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
     return models, states
 
-# %% ../nbs/04_replicas.ipynb #94d26783
+# %% ../nbs/04_replicas.ipynb #ea812f39
 _lock = threading.RLock() # torch's random numbers belong to one start at a time
 
 def train_replicas(
@@ -376,7 +377,7 @@ def train_replicas(
     with _lock, _own_random_numbers(), torch.enable_grad():
         models, states = _build(make_model, seeds)
         x, y, home = x.detach(), y.detach(), x.device
-        for m in models: m.to(device)
+        _move(models, device)
         xd, yd = x.to(device), y.to(device)
         probe = _probe(models[-1], xd, yd, loss_func, fit)
         losses, alone = _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
@@ -385,7 +386,7 @@ def train_replicas(
             starts = [*zip(models, seeds, states)]
             calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in (bar(starts, 'starts') if progress else starts))
             models, losses = zip(*_parallel(_alone, calls))
-    for m in models: m.to(home)
+    _move(models, home)
     index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
     losses = losses.cpu().numpy() if isinstance(losses, Tensor) else losses
     res = Replicas([*models], pd.DataFrame(np.array(losses, dtype=float), index, columns), alone)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Unstackable', 'Starts', 'plain', 'Rows', 'distinct', 'unreduced', 'descend', 'Stack']
 
-# %% ../nbs/04_stacked.ipynb #a5c4af5a
-import copy, inspect, traceback
+# %% ../nbs/04_stacked.ipynb #0e971537
+import copy, functools, inspect, traceback
 from collections.abc import Callable, Iterator
 import torch, torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch._C import DisableTorchFunctionSubclass
 from .core import progress
 from .recurrent import recurrent
 
-# %% ../nbs/04_stacked.ipynb #d04431c7
+# %% ../nbs/04_stacked.ipynb #38a9923b
 class Unstackable(Exception):
     "Why starts cannot be trained together, in words that follow 'because'."
 
@@ -26,13 +26,13 @@ class Starts(Tensor):
 
     @classmethod
     def _run(cls, func, args, kwargs):
+        rule = _RULES.get(func)
+        if rule is not None and (res := rule(func, *args, **kwargs)) is not NotImplemented: return res
         name = func.__name__ if func.__name__ != '__get__' else getattr(func.__self__, '__name__', 'a property')
         if name in _FACTS: return func(args[0].detach()[0], *args[1:], **kwargs)
         if name in _IN_PLACE or name[-1] == '_' != name[-2] or kwargs.get('out') is not None:
             raise Unstackable(f"it changes a tensor in place ({name})")
-        rule = _RULES.get(func) or (_by_number if _plain(name) in _BY_NUMBER else None)
-        res = NotImplemented if rule is None else rule(func, *args, **kwargs)
-        return cls._otherwise(func, name, args, kwargs) if res is NotImplemented else res
+        return cls._otherwise(func, name, args, kwargs)
 
     @classmethod
     def _otherwise(cls, func, name, args, kwargs):
@@ -69,7 +69,7 @@ def _wrap(cls, res):
     if type(res) is Tensor: return res.as_subclass(cls)
     return _map(lambda o: o.as_subclass(cls) if type(o) is Tensor else o, res)
 
-# %% ../nbs/04_stacked.ipynb #b7770951
+# %% ../nbs/04_stacked.ipynb #3011b2e9
 # What all starts have in common: asked of the first one.
 _FACTS = set("""shape size dim ndim ndimension numel nelement __len__ stride is_contiguous dtype device layout type itemsize
     element_size is_floating_point is_complex is_cuda is_cpu is_sparse is_nested is_quantized is_mkldnn get_device
@@ -77,18 +77,14 @@ _FACTS = set("""shape size dim ndim ndimension numel nelement __len__ stride is_
 _NUMBERS = set("__bool__ __int__ __float__ __index__ __contains__ item tolist numpy equal allclose".split())
 _IN_PLACE = set("""__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __imod__ __iand__ __ior__
     __ixor__ __imatmul__""".split())
-# Functions that treat each number alone.
-_BY_NUMBER = set("""add sub mul div true_divide truediv neg pow square abs sign exp log log1p expm1 sqrt rsqrt reciprocal
+# Functions that treat each number alone: torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__ and so on.
+_BY_NUMBER = """add sub mul div true_divide truediv neg pow square abs sign exp log log1p expm1 sqrt rsqrt reciprocal
     sin cos tan atan sinh cosh erf tanh sigmoid relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign
     logsigmoid log_sigmoid hardtanh hardsigmoid hardswish hardshrink softshrink tanhshrink threshold clamp where maximum
-    minimum lt le gt ge eq ne logical_and logical_or logical_not detach clone float double""".split())
-
-def _plain(name) -> str:
-    "Name without underscores: __radd__, rsub and Tensor.add are all known by what they do."
-    name = name.strip('_')
-    return name[1:] if name in ('radd', 'rsub', 'rmul', 'rtruediv', 'rdiv', 'rpow') else name
+    minimum lt le gt ge eq ne logical_and logical_or logical_not detach clone float double""".split()
 
 def _by_number(func, *args, inplace=False, **kwargs):
+    if 'out' in kwargs: return NotImplemented
     leaves = [o for o in (*args, *kwargs.values()) if isinstance(o, Tensor)]
     dims = max(o.dim() + (not isinstance(o, Starts)) for o in leaves)
     def lift(o): # ones after R, so that the shapes of single starts meet at their ends as usual
@@ -118,20 +114,7 @@ def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2
 def _flatten(func, input, start_dim=0, end_dim=-1):
     return torch.flatten(input, start_dim + (start_dim >= 0), end_dim + (end_dim >= 0)) if input.dim() > 1 else NotImplemented
 
-# %% ../nbs/04_stacked.ipynb #0602d3b6
-def _loss(func, input, target, weight=None, *, reduction='mean', ignore_index=-100, **kwargs):
-    "Losses that are means over rows, or with reduction='none' the terms of each row."
-    weighted = weight is not None or any(isinstance(o, Tensor) for o in kwargs.values())
-    if weighted or isinstance(target, Starts) or not target.dim() or reduction not in ('mean', 'none'): return NotImplemented
-    R, n = input.shape[:2]
-    by_class = func in (F.cross_entropy, F.nll_loss)
-    if by_class: kwargs['ignore_index'] = ignore_index
-    terms = func(input.flatten(0, 1), target.expand(R, *target.shape).flatten(0, 1), reduction='none', **kwargs)
-    if reduction == 'none': return terms.view(R, n, *terms.shape[1:])
-    if by_class and not target.is_floating_point(): return terms.view(R, -1).sum(1)/(target != ignore_index).sum()
-    return terms.view(R, -1).mean(1)
-
-# %% ../nbs/04_stacked.ipynb #e377fee7
+# %% ../nbs/04_stacked.ipynb #d4f5f7ce
 def _recurrent(func, x, hx, weights, *args):
     if not isinstance(weights, (list, tuple)): raise Unstackable("it packs sequences")
     bias, layers, dropout, train, both, batch_first = args
@@ -141,17 +124,26 @@ def _recurrent(func, x, hx, weights, *args):
     def stack(o): return o.as_subclass(Tensor) if isinstance(o, Starts) else o.expand(R, *o.shape)
     hx = [stack(h) for h in (hx if func is torch.lstm else [hx])]
     x = stack(x) if isinstance(x, Starts) else x
-    out, *last = recurrent(func.__name__, x, hx, [*map(stack, weights)], bias, layers, both, batch_first)
+    out, *last = recurrent(func.__name__.removesuffix('_cell'), x, hx, [*map(stack, weights)], bias, layers, both, batch_first)
     return out, *last
 
-_RULES = {F.linear:_linear, F.embedding:_embedding, torch.flatten:_flatten, Tensor.flatten:_flatten,
-          **dict.fromkeys((torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru), _recurrent),
-          **dict.fromkeys((F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss,
-                           F.binary_cross_entropy, F.binary_cross_entropy_with_logits), _loss)}
+def _cell(func, x, hx, *weights):
+    if not isinstance(weights[0], Starts) or weights[0].dim() != 3: return NotImplemented
+    lstm, R = func is torch.lstm_cell, len(weights[0])
+    def step(o): # a layer with one step
+        return (o if isinstance(o, Starts) else o.expand(R, *o.shape)).unsqueeze(1).as_subclass(Starts)
+    res = _recurrent(func, step(x), tuple(map(step, hx)) if lstm else step(hx), weights, len(weights) == 4, 1, 0, False, False, False)
+    return tuple(t[:,0] for t in res[1:]) if lstm else res[1][:,0]
 
-# %% ../nbs/04_stacked.ipynb #62c2a333
+_RULES = {getattr(place, name):_by_number for k in _BY_NUMBER for place in (torch, Tensor, F)
+          for name in (k, f'__{k}__', f'__r{k}__', f'r{k}') if hasattr(place, name)}
+_RULES |= {F.linear:_linear, F.embedding:_embedding, torch.flatten:_flatten, Tensor.flatten:_flatten,
+           **dict.fromkeys((torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru), _recurrent),
+           **dict.fromkeys((torch.rnn_tanh_cell, torch.rnn_relu_cell, torch.lstm_cell, torch.gru_cell), _cell)}
+
+# %% ../nbs/04_stacked.ipynb #f429d99a
 class Rows(Starts):
-    "Starts whose rows do not meet: only functions by number, Linear, Embedding and terms of a loss."
+    "Starts whose rows do not meet: only functions by number, Linear, Embedding and Flatten are allowed."
     @classmethod
     def _otherwise(cls, func, name, args, kwargs): raise Unstackable(f"rows may meet in {name}")
 
@@ -169,13 +161,14 @@ def distinct(
 
 def unreduced(loss_func:Callable) -> Callable|None:
     "The loss of each row without the mean, where it is one of the kind that has `reduction`."
-    if loss_func in _RULES: return lambda out, y: loss_func(out, y, reduction='none')
-    if not isinstance(loss_func, nn.Module) or not hasattr(loss_func, 'reduction'): return None
-    res = copy.copy(loss_func)
-    res.reduction = 'none'
-    return res
+    if hasattr(loss_func, 'reduction'):
+        res = copy.deepcopy(loss_func)
+        res.reduction = 'none'
+        return res
+    named = inspect.isfunction(loss_func) and 'reduction' in inspect.signature(loss_func).parameters
+    return functools.partial(loss_func, reduction='none') if named else None
 
-# %% ../nbs/04_stacked.ipynb #553771c6
+# %% ../nbs/04_stacked.ipynb #8cbf5cbb
 def descend(
     loss_of:Callable[[Tensor, Tensor], Tensor], # Loss of a batch: one number, or R numbers
     x:Tensor, # Inputs
@@ -185,7 +178,7 @@ def descend(
     bs:int|None=None, # Rows in a mini-batch; None: all of them
     sched:Callable|None=None, # Makes a learning-rate schedule of the optimizer; one step a batch
     desc:str|None=None, # Name for the progress bar; None: no bar
-    keep:bool=False, # Keep the memory of the gradients from step to step?
+    grads:Tensor|None=None, # Memory of the gradients, to be kept from step to step; None: `zero_grad` drops it
 ) -> Iterator[Tensor]: # Of each epoch, the loss before the step (the mean over its batches)
     "Full-batch or mini-batch descent. Mini-batches are drawn in the same order in every call."
     gen, schedule = torch.Generator().manual_seed(0), sched(optimizer) if sched else None
@@ -196,11 +189,12 @@ def descend(
             loss.sum().backward()
             optimizer.step()
             if schedule: schedule.step()
-            optimizer.zero_grad(set_to_none=not keep)
+            if grads is None: optimizer.zero_grad()
+            else: grads.zero_()
             total = total + loss.detach()*(1 if bs is None else len(rows)/len(x))
         yield total
 
-# %% ../nbs/04_stacked.ipynb #02634563
+# %% ../nbs/04_stacked.ipynb #6e2763a3
 class Stack:
     "R models of one kind as one. `trained` names the parameters to train; `kind` is `Starts` or `Rows`."
     def __init__(self, models:list[nn.Module], trained:list[str], kind:type=Starts):
@@ -221,16 +215,27 @@ class Stack:
         self.slots = [(place, k, differ[id(t)]) for m in self.net.modules() for place in (m._parameters, m._buffers)
                       for k,t in place.items() if id(t) in differ]
 
-    def losses(self, loss_func:Callable, x:Tensor, y:Tensor) -> Tensor:
-        "Losses (R, …) of all starts, as `loss_func` makes them of output and y."
+    def losses(self, loss_of:Callable, x:Tensor, y:Tensor) -> Tensor:
+        "Losses (R,) of all starts: `loss_of` the output (`Starts`) and y."
         for place,k,t in self.slots: place[k] = t.as_subclass(self.kind)
-        try: loss = loss_func(self.net(x), y)
+        try: loss = loss_of(self.net(x), y)
         except Unstackable: raise
         except Exception as e: # the model's own code may refuse a stack; an error in ours is no reason but a bug
             if any(f.filename == __file__ for f in traceback.extract_tb(e.__traceback__)[1:]): raise
-            raise Unstackable(f"its forward fails with a stack ({type(e).__name__}: {e})") from e
-        if not isinstance(loss, self.kind): raise Unstackable("its loss is no tensor that depends on its parameters")
+            raise Unstackable(f"its code fails with a stack ({type(e).__name__}: {e})") from e
+        if not isinstance(loss, Tensor) or len(plain(loss)) != len(self.tensors):
+            raise Unstackable("its loss is no tensor that depends on its parameters")
         return plain(loss)
+
+    def mean_of(self, terms:Callable, share:Tensor|None) -> Callable:
+        "A loss for `losses`: the mean of the `terms` of a loss, or their sum where each row counts its `share`."
+        R = len(self.tensors)
+        def loss_of(out, y):
+            if not isinstance(out, Starts): raise Unstackable("its output is no tensor that depends on its parameters")
+            out = plain(out)
+            res = terms(out.flatten(0, 1), y.expand(R, *y.shape).flatten(0, 1)).view(R, out.shape[1], -1)
+            return res.mean((1, 2)) if share is None else res.mean(2) @ share
+        return loss_of
 
     @torch.no_grad()
     def write_back(self):
