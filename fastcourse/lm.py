@@ -6,14 +6,15 @@
 __all__ = ['LinearTokenizer', 'StreamDL', 'check_length', 'text_dls', 'bare_dls', 'FastLMLearner', 'config_of',
            'tokenizer_settings', 'tokenizer_of']
 
-# %% ../nbs/06_lm.ipynb #17b13bb3
+# %% ../nbs/06_lm.ipynb #18baa3d9
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-import fastai.text.all # adds fit_one_cycle and all else to Learner
 import numpy as np
 import pandas as pd
 import torch
+from .late import *
+with late_imports(): import fastai.text.all # adds fit_one_cycle and all else to Learner
 from fastai.data.block import DataBlock
 from fastai.data.core import Datasets, TfmdLists
 from fastai.learner import join_path_file
