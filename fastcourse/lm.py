@@ -117,23 +117,24 @@ def _load_tensors(load, file):
 
 class FastLMLearner(LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
-    def _check_data(self, dl):
-        if isinstance(dl, LMDataLoader) and sum(dl.lens) == 0:
-            raise InputError("This learner has no data to train on or to check with: set lrnr.dls = lm_dls(df, like=lrnr) first.")
+    def _check_data(self, ds_idx, dl=None):
+        if dl is None and sum(self.dls[ds_idx].lens) == 0:
+            raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading it; "
+                             "lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
 
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):
-        self._check_data(self.dls.train)
+        self._check_data(0)
         return super().fit(*args, **kwargs)
 
     @functools.wraps(LMLearner.validate)
     def validate(self, ds_idx=1, dl=None, cbs=None):
-        self._check_data(self.dls[ds_idx] if dl is None else dl)
+        self._check_data(ds_idx, dl)
         return super().validate(ds_idx, dl, cbs)
 
     @functools.wraps(LMLearner.lr_find)
     def lr_find(self, *args, **kwargs):
-        self._check_data(self.dls.train)
+        self._check_data(0)
         return super().lr_find(*args, **kwargs)
 
     def get_preds(self,
@@ -144,7 +145,7 @@ class FastLMLearner(LMLearner):
         **kwargs # As in fastai
     ) -> tuple: # Probabilities (bs, words, vocabulary) and targets (bs, words)
         "What the model says of every word. As in fastai, where the default `reorder` fails."
-        self._check_data(self.dls[ds_idx] if dl is None else dl)
+        self._check_data(ds_idx, dl)
         return super().get_preds(ds_idx=ds_idx, dl=dl, concat_dim=concat_dim, reorder=reorder, **kwargs)
 
     def load(self,
