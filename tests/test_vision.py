@@ -534,15 +534,14 @@ def test_a_folder_that_cannot_be_written(lrnr, tmp_path):
 
 
 def test_an_interrupted_save_leaves_the_old_classifier(lrnr, dls, tmp_path, monkeypatch):
-    import fastcourse.text as text
     save_classifier(lrnr, tmp_path)
     before = cams(load_classifier(tmp_path), dls.valid.items).maps
     other = cam_learner(dls, resnet18, pretrained=False, stride=8)
-    put = text._put
-    def broken(path, data):
-        if path.suffix == ".json": raise OSError(28, "No space left on device")
-        put(path, data)
-    monkeypatch.setattr(text, "_put", broken)
+    replace = os.replace
+    def broken(old, new):
+        if str(new).endswith(".json"): raise OSError(28, "No space left on device")
+        replace(old, new)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(InputError, match="No space left"):
         save_classifier(other, tmp_path)
     assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, before, **exact)
@@ -550,6 +549,24 @@ def test_an_interrupted_save_leaves_the_old_classifier(lrnr, dls, tmp_path, monk
     save_classifier(other, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2  # the weights of the failed attempt have the name of these, and the old ones are gone
     assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, cams(other, dls.valid.items).maps, **exact)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_training_is_not_saved_and_not_loaded(lrnr, saved, tmp_path, value):
+    import hashlib
+    import safetensors.torch
+    shutil.copytree(saved, tmp_path/"m")
+    before = sorted((f.name, f.read_bytes()) for f in (tmp_path/"m").iterdir())
+    broken = load_classifier(saved)
+    with torch.no_grad(): broken.model[1][-1].weight[0, 0] = value
+    with pytest.raises(InputError, match="not saved, because its weights are no numbers"): save_classifier(broken, tmp_path/"m")
+    assert sorted((f.name, f.read_bytes()) for f in (tmp_path/"m").iterdir()) == before
+    file = next((tmp_path/"m").glob("*.safetensors"))
+    data = safetensors.torch.save({k: v.contiguous() for k, v in broken.model.state_dict().items()})
+    file.write_bytes(data)
+    about = json.loads((tmp_path/"m"/"classifier.json").read_text())
+    (tmp_path/"m"/"classifier.json").write_text(json.dumps({**about, "sha256": hashlib.sha256(data).hexdigest()}))
+    with pytest.raises(InputError, match="are no numbers"): load_classifier(tmp_path/"m")
 
 
 def test_damaged_weights_are_noticed(saved, tmp_path):
