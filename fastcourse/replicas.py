@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SuccessRate', 'Replicas', 'train_replicas', 'compare_replicas', 'show_replicas']
 
-# %% ../nbs/04_replicas.ipynb #2fa2ee71
-import copy, functools, inspect, math, operator, pickle, threading, warnings
+# %% ../nbs/04_replicas.ipynb #61d9c2a4
+import copy, functools, inspect, math, operator, pickle, re, threading, warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from .core import InputError, check_number, check_whole, eval_mode, wilson_interval
 from .core import progress as bar
+from .recurrent import forget_loops
 from .stacked import Rows, Stack, Starts, Unstackable, descend, distinct, unreduced
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
@@ -117,12 +118,13 @@ def _state(model) -> dict:
             except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): pass # such as a lambda
     return res
 
-# %% ../nbs/04_replicas.ipynb #ddf1b8e1
+# %% ../nbs/04_replicas.ipynb #486d9c62
 def _probe(model, x, y, loss_func, fit) -> _Probe:
     "The first three steps of a copy of `model`, alone. `InputError` where model, data and loss do not fit."
-    try: twin = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as e: return _Probe(None, [], 1, f"the model cannot be copied ({_first_line(e)})")
     why, losses, sizes, trained, x = ["the model has hooks"]*_has_hooks(model), [], [], [], x.clone()
+    try: twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as e:
+        return _Probe(None, [], 1, ''.join(why) or f"the model cannot be copied ({_first_line(e)})")
     params = {k:p for k,p in twin.named_parameters() if p.requires_grad}
     def first_loss(xb, yb):
         before, version = _state(twin), x._version
@@ -175,7 +177,7 @@ def _mean_loss(loss_func, out, y) -> Tensor:
                              f"twice, so it is no mean; {advice}")
     return loss
 
-# %% ../nbs/04_replicas.ipynb #fee14d62
+# %% ../nbs/04_replicas.ipynb #f9b37a9f
 # Optimizers that treat each number alone, so that they do not see whose numbers they are.
 _BY_NUMBER = {getattr(torch.optim, k) for k in
               'SGD Adam AdamW Adamax NAdam RAdam RMSprop Rprop Adagrad Adadelta ASGD'.split()}
@@ -194,8 +196,8 @@ def _fit(loss_of, x, y, params, epochs, make_optimizer, lr, bs, sched, desc, gra
     "Losses of each epoch, from `descend`."
     return descend(loss_of, x, y, make_optimizer(params, lr=lr), epochs, bs, sched, desc, grads)
 
-def _together(models, x, y, loss_func, probe, fit) -> Tensor:
-    "Train the models in one stack: losses (R, epochs). Raises `Unstackable`."
+def _together(models, x, y, loss_func, probes, fit) -> Tensor:
+    "Train the models in one stack: losses (R, epochs). `probes`: by number of the start. Raises `Unstackable`."
     terms, bs = unreduced(loss_func) if y.dim() else None, fit.keywords['bs']
     rows = distinct(x, y) if terms and bs is None else None
     if rows:
@@ -203,18 +205,19 @@ def _together(models, x, y, loss_func, probe, fit) -> Tensor:
         except Exception: rows = None # the model's own code may count on the number of rows
     ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
     for i,way in enumerate(ways, 1):
-        try: return _in_stack(Stack(models, probe.trained, way[0]), x, y, loss_func, probe, fit, *way[1:])
+        try: return _in_stack(Stack(models, [*probes.values()][-1].trained, way[0]), x, y, loss_func, probes, fit, *way[1:])
         except Unstackable:
             if i == len(ways): raise
 
-def _in_stack(stack, x, y, loss_func, probe, fit, terms, rows) -> Tensor:
+def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
     share, losses, opt = None, [], fit.keywords['make_optimizer']
     if rows: (x, y, counts), share = rows, rows[2].to(stack.flat)/rows[2].sum()
     own = functools.partial(stack.losses, stack.mean_of(terms, share) if terms else loss_func)
     if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
     for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
         losses.append(loss)
-        if len(losses) == len(probe.losses): _check_losses(torch.stack([o[-1] for o in losses]), probe.losses)
+        for i,probe in probes.items():
+            if len(losses) == len(probe.losses): _check_losses(torch.stack([o[i] for o in losses]), probe.losses)
     stack.write_back()
     return torch.stack(losses, 1)
 
@@ -223,7 +226,7 @@ def _check_losses(got, want):
     if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*want.nan_to_num(0, 0, 0).abs().max().item(), equal_nan=True):
         raise Unstackable("its losses in a stack are not those of a start alone")
 
-# %% ../nbs/04_replicas.ipynb #20fe1efb
+# %% ../nbs/04_replicas.ipynb #266df81b
 @contextmanager
 def _threads(n):
     "Let torch work with `n` threads on the CPU; afterwards with as many as before."
@@ -236,13 +239,28 @@ def _threads(n):
 # wait for each other. A recurrent layer takes its steps one by one, so its stacks may be larger, and stay in one thread.
 _LARGE, _SMALL = 2**25, 2**23
 
+def _size(model, x) -> tuple[bool, int]: # is it recurrent, and how large may a stack be?
+    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+    return recurrent, 2**32 if x.is_cuda else 8*_LARGE if recurrent else _LARGE
+
+def _side_by_side(settings, x, y, loss_func, probes, fit) -> Tensor|None:
+    "Train models that differ in width only as one stack: losses of all; None where they differ in more."
+    models, shapes = [o[0] for o in settings], [{k:p.shape for k,p in o[0].named_parameters()} for o in settings]
+    recurrent, large = _size(models[0], x)
+    size = len(settings[0])*len(settings)*max(p.bytes for p in probes)
+    if any(p.why or p.trained != probes[0].trained for p in probes) or size > large or len({re.sub(r'\d+', '', str(m)) for m in models}) > 1: return None
+    if any([*s] != [*shapes[0]] or any(len(s[k]) != len(shapes[0][k]) for k in s) for s in shapes): return None
+    every, n = sum(settings, []), len(settings[0])
+    with _threads(1 if x.device.type == 'cpu' and (recurrent or size < _SMALL) else torch.get_num_threads()):
+        try: return _together(every, x, y, loss_func, {n*i+n-1:p for i,p in enumerate(probes)}, fit)
+        except Unstackable: return None
+
 def _in_stacks(models, x, y, loss_func, probe, fit, opt) -> tuple[Tensor|None, str]:
     "Train the models in stacks: losses (n, epochs) and ''; or None and why it cannot be."
     if probe.why: return None, probe.why
     if getattr(opt, 'func', opt) not in _BY_NUMBER: return None, "its optimizer does not treat each number alone"
     if len({str(m) for m in models}) > 1: return None, "the starts are not built alike"
-    recurrent = any(isinstance(m, nn.RNNBase) for m in models[0].modules())
-    large = 2**32 if x.is_cuda else 8*_LARGE if recurrent else _LARGE
+    recurrent, large = _size(models[0], x)
     n, size, losses = len(models), max(1, large//probe.bytes), []
     small = x.device.type == 'cpu' and (recurrent or min(n, size)*probe.bytes < _SMALL)
     desc = fit.keywords['desc']
@@ -251,11 +269,11 @@ def _in_stacks(models, x, y, loss_func, probe, fit, opt) -> tuple[Tensor|None, s
             part = models[i:i+size]
             if losses: probe = _probe(part[-1], x, y, loss_func, fit)
             words = desc and f'{desc} {i+1} to {i+len(part)} of {n}'
-            try: losses.insert(0, _together(part, x, y, loss_func, probe, functools.partial(fit, desc=words)))
+            try: losses.insert(0, _together(part, x, y, loss_func, {len(part)-1:probe}, functools.partial(fit, desc=words)))
             except Unstackable as e: return None, str(e)
     return torch.cat(losses), ''
 
-# %% ../nbs/04_replicas.ipynb #45f660e8
+# %% ../nbs/04_replicas.ipynb #c0a45239
 def _move(models, device): # they are built alike, so one look is enough
     if any(t.device != device for t in [*models[0].parameters(), *models[0].buffers()]):
         for m in models: m.to(device)
@@ -276,7 +294,7 @@ def _in_worker(f, *args, **kwargs):
 
 def _parallel(f, calls) -> list:
     "`f` of each of the arguments, in processes where the user has set up joblib so."
-    backend, jobs = joblib.parallel.get_active_backend()
+    backend, jobs = joblib.parallel.get_active_backend()[0], joblib.Parallel().n_jobs
     # Threads would share torch's random numbers.
     if jobs == 1 or getattr(backend, "supports_sharedmem", False): return [f(*args, **kwargs) for args,kwargs in calls]
     return joblib.Parallel()(joblib.delayed(_in_worker)(f, *args, **kwargs) for args,kwargs in calls)
@@ -344,7 +362,7 @@ def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
         warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
     return models, states
 
-# %% ../nbs/04_replicas.ipynb #ea812f39
+# %% ../nbs/04_replicas.ipynb #7625d355
 _lock = threading.RLock() # torch's random numbers belong to one start at a time
 
 def train_replicas(
@@ -371,31 +389,40 @@ def train_replicas(
     `with joblib.parallel_config(n_jobs=2):` in two processes of one thread each. A start that reaches NaN does not
     touch the others; a warning names it. The models come back to the device of `x`, and torch's random numbers go on
     as if none had been drawn. `InputError` for bad input. Rows 3.7, 4.1 and 4.2."""
-    _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
+    return _train([make_model], x, y, loss_func, n, epochs, lr, seeds, opt, device, bs, sched, progress)[0]
+
+def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='adam', device=None, bs=None, sched=None, progress=True) -> list[Replicas]:
+    "What `train_replicas` does, for several settings; those that differ in width only are one stack."
+    for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
     seeds, opt, device = _check_seeds(seeds, n), _optimizer(opt), _device(device)
     fit = functools.partial(_fit, epochs=epochs, make_optimizer=opt, lr=lr, bs=bs, sched=sched, desc='starts' if progress else None)
     with _lock, _own_random_numbers(), torch.enable_grad():
-        models, states = _build(make_model, seeds)
         x, y, home = x.detach(), y.detach(), x.device
-        _move(models, device)
-        xd, yd = x.to(device), y.to(device)
-        probe = _probe(models[-1], xd, yd, loss_func, fit)
-        losses, alone = _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
-        if alone:
-            warnings.warn(f"train_replicas trains the starts one by one, because {alone}.", stacklevel=2)
-            starts = [*zip(models, seeds, states)]
-            calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in (bar(starts, 'starts') if progress else starts))
-            models, losses = zip(*_parallel(_alone, calls))
-    _move(models, home)
-    index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
-    losses = losses.cpu().numpy() if isinstance(losses, Tensor) else losses
-    res = Replicas([*models], pd.DataFrame(np.array(losses, dtype=float), index, columns), alone)
-    if res.diverged:
-        which = ', '.join(map(str, res.diverged))
-        warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.", stacklevel=2)
+        built, xd, yd = [_build(make_model, seeds) for make_model in makers], x.to(device), y.to(device)
+        for models,_ in built: _move(models, device)
+        probes = [_probe(models[-1], xd, yd, loss_func, fit) for models,_ in built]
+        wide = None
+        if len(makers) > 1 and getattr(opt, 'func', opt) in _BY_NUMBER:
+            wide = _side_by_side([models for models,_ in built], xd, yd, loss_func, probes, fit)
+        res = []
+        for i,((models, states), probe) in enumerate(zip(built, probes)):
+            losses, alone = (wide[i*n:i*n+n], '') if wide is not None else _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
+            if alone:
+                warnings.warn(f"train_replicas trains the starts one by one, because {alone}.", stacklevel=3)
+                starts = [*zip(models, seeds, states)]
+                calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in (bar(starts, 'starts') if progress else starts))
+                models, losses = zip(*_parallel(_alone, calls))
+            _move(models, home)
+            losses = losses.cpu().numpy() if isinstance(losses, Tensor) else np.array(losses, dtype=float)
+            frame = pd.DataFrame(losses.astype(float), pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch'))
+            res.append(Replicas([*models], frame, alone))
+            if res[-1].diverged:
+                which = ', '.join(map(str, res[-1].diverged))
+                warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.", stacklevel=3)
+        forget_loops()
     return res
 
-# %% ../nbs/04_replicas.ipynb #e185ac22
+# %% ../nbs/04_replicas.ipynb #99f16fa7
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -414,7 +441,8 @@ def compare_replicas(
         raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     check_number('threshold', threshold)
     rows = {}
-    every = _parallel(train_replicas, (((make_model, x, y, loss_func), kwargs) for make_model in settings.values()))
+    if joblib.Parallel().n_jobs == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
+    else: every = _parallel(train_replicas, (((make_model, x, y, loss_func), kwargs) for make_model in settings.values()))
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Unstackable', 'Starts', 'plain', 'Rows', 'distinct', 'unreduced', 'descend', 'Stack']
 
-# %% ../nbs/04_stacked.ipynb #0e971537
-import copy, functools, inspect, traceback
+# %% ../nbs/04_stacked.ipynb #30edb789
+import copy, functools, inspect, traceback, warnings
 from collections.abc import Callable, Iterator
 import torch, torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch._C import DisableTorchFunctionSubclass
 from .core import progress
 from .recurrent import recurrent
 
-# %% ../nbs/04_stacked.ipynb #38a9923b
+# %% ../nbs/04_stacked.ipynb #b7542b81
 class Unstackable(Exception):
     "Why starts cannot be trained together, in words that follow 'because'."
 
@@ -41,7 +41,10 @@ class Starts(Tensor):
             ts = iter(ts)
             a, k = _map(lambda o: next(ts) if isinstance(o, Starts) else o, (args, kwargs))
             return func(*a, **k)
-        try: return torch.vmap(one)(*stacked)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', message='There is a performance drop') # it goes start by start then
+                return torch.vmap(one)(*stacked)
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as e:
             # Torch says so where a number is asked for; it has no error of its own for that.
             if 'data-dependent' in str(e) or '.item()' in str(e) or name in _NUMBERS:
@@ -69,7 +72,7 @@ def _wrap(cls, res):
     if type(res) is Tensor: return res.as_subclass(cls)
     return _map(lambda o: o.as_subclass(cls) if type(o) is Tensor else o, res)
 
-# %% ../nbs/04_stacked.ipynb #3011b2e9
+# %% ../nbs/04_stacked.ipynb #e96d3709
 # What all starts have in common: asked of the first one.
 _FACTS = set("""shape size dim ndim ndimension numel nelement __len__ stride is_contiguous dtype device layout type itemsize
     element_size is_floating_point is_complex is_cuda is_cpu is_sparse is_nested is_quantized is_mkldnn get_device
@@ -81,7 +84,7 @@ _IN_PLACE = set("""__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloord
 _BY_NUMBER = """add sub mul div true_divide truediv neg pow square abs sign exp log log1p expm1 sqrt rsqrt reciprocal
     sin cos tan atan sinh cosh erf tanh sigmoid relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign
     logsigmoid log_sigmoid hardtanh hardsigmoid hardswish hardshrink softshrink tanhshrink threshold clamp where maximum
-    minimum lt le gt ge eq ne logical_and logical_or logical_not detach clone float double""".split()
+    minimum lt le gt ge eq ne logical_and logical_or logical_not detach clone""".split()
 
 def _by_number(func, *args, inplace=False, **kwargs):
     if 'out' in kwargs: return NotImplemented
@@ -114,7 +117,7 @@ def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2
 def _flatten(func, input, start_dim=0, end_dim=-1):
     return torch.flatten(input, start_dim + (start_dim >= 0), end_dim + (end_dim >= 0)) if input.dim() > 1 else NotImplemented
 
-# %% ../nbs/04_stacked.ipynb #d4f5f7ce
+# %% ../nbs/04_stacked.ipynb #d4ee74b6
 def _recurrent(func, x, hx, weights, *args):
     if not isinstance(weights, (list, tuple)): raise Unstackable("it packs sequences")
     bias, layers, dropout, train, both, batch_first = args
@@ -137,7 +140,7 @@ def _cell(func, x, hx, *weights):
 
 _RULES = {getattr(place, name):_by_number for k in _BY_NUMBER for place in (torch, Tensor, F)
           for name in (k, f'__{k}__', f'__r{k}__', f'r{k}') if hasattr(place, name)}
-_RULES |= {F.linear:_linear, F.embedding:_embedding, torch.flatten:_flatten, Tensor.flatten:_flatten,
+_RULES |= {Tensor.float:_by_number, Tensor.double:_by_number, F.linear:_linear, F.embedding:_embedding, torch.flatten:_flatten, Tensor.flatten:_flatten,
            **dict.fromkeys((torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru), _recurrent),
            **dict.fromkeys((torch.rnn_tanh_cell, torch.rnn_relu_cell, torch.lstm_cell, torch.gru_cell), _cell)}
 
@@ -194,12 +197,34 @@ def descend(
             total = total + loss.detach()*(1 if bs is None else len(rows)/len(x))
         yield total
 
-# %% ../nbs/04_stacked.ipynb #6e2763a3
+# %% ../nbs/04_stacked.ipynb #17312e19
+def _tensors(m) -> dict: return dict(m.named_parameters()) | dict(m.named_buffers())
+
+def _gates(model) -> dict:
+    "Number of blocks in the rows of each weight of an LSTM or GRU, by name."
+    return {f'{name}.{k}'.strip('.'):{'LSTM':4, 'GRU':3}.get(m.mode, 1) for name,m in model.named_modules()
+            if isinstance(m, nn.RNNBase) for k,_ in m.named_parameters()}
+
+def _part(t, shape, G): # of a parameter with zeros, the part that has numbers, in G blocks
+    return t.unflatten(0, (G, -1))[(slice(None), slice(shape[0]//G), *map(slice, shape[1:]))]
+
+def _keep(own, p):
+    p.grad.mul_(own) # a hook must return None
+
+def _pile(ts, G): # tensors of one start each → (R, …)
+    if len({t.shape for t in ts}) == 1: return torch.stack(ts)
+    res = ts[0].new_zeros(len(ts), *map(max, zip(*(t.shape for t in ts))))
+    for o,t in zip(res, ts): _part(o, t.shape, G).copy_(t.unflatten(0, (G, -1)))
+    return res
+
+# %% ../nbs/04_stacked.ipynb #a697cf59
 class Stack:
     "R models of one kind as one. `trained` names the parameters to train; `kind` is `Starts` or `Rows`."
     def __init__(self, models:list[nn.Module], trained:list[str], kind:type=Starts):
-        self.kind, self.net, self.tensors = kind, copy.deepcopy(models[0]), [_tensors(m) for m in models]
-        stacks = {k:torch.stack([t[k].detach() for t in self.tensors]) for k in self.tensors[0]}
+        widest = max(models, key=lambda m: sum(p.numel() for p in m.parameters()))
+        self.kind, self.net, self.tensors, self.gates = kind, copy.deepcopy(widest), [_tensors(m) for m in models], _gates(widest)
+        stacks = {k:_pile([t[k].detach() for t in self.tensors], self.gates.get(k, 1)) for k in self.tensors[0]}
+        if any(stacks[k].shape[1:] != t.shape for k,t in _tensors(widest).items()): raise Unstackable("none is the widest")
         if len({(stacks[k].dtype, stacks[k].device) for k in trained}) > 1:
             raise Unstackable("its parameters have several dtypes or devices")
         self.flat = torch.cat([stacks[k].flatten() for k in trained])
@@ -208,6 +233,9 @@ class Stack:
         for k,p,g in zip(trained, self.flat.split(sizes), self.flat.grad.split(sizes)):
             p = p.view_as(stacks[k]).requires_grad_()
             p.grad = g.view_as(p)
+            if len({t[k].shape for t in self.tensors}) > 1:
+                own = _pile([torch.ones_like(t[k]) for t in self.tensors], self.gates.get(k, 1)).detach()
+                p.register_post_accumulate_grad_hook(functools.partial(_keep, own))
             stacks[k] = p
         own, params = _tensors(self.net), dict(self.net.named_parameters())
         differ = {id(own[k]):t for k,t in stacks.items() if k in params or not torch.equal(t, t[:1].expand_as(t))}
@@ -241,6 +269,6 @@ class Stack:
     def write_back(self):
         "Give the models what the stack has learned."
         for i,own in enumerate(self.tensors):
-            for k,p in self.trained.items(): own[k].copy_(p[i])
-
-def _tensors(m) -> dict: return dict(m.named_parameters()) | dict(m.named_buffers())
+            for k,p in self.trained.items():
+                same, G = p[i].shape == own[k].shape, self.gates.get(k, 1)
+                own[k].copy_(p[i] if same else _part(p[i], own[k].shape, G).flatten(0, 1))

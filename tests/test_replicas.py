@@ -21,6 +21,7 @@ from fastai.losses import CrossEntropyLossFlat
 from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.stats import binomtest
 from torch import nn
+from torch.nn.utils import prune
 
 from fastcourse import replicas as module, stacked
 from fastcourse.core import InputError, wilson_interval
@@ -424,7 +425,7 @@ def test_several_stacks_where_memory_is_short(name, monkeypatch):
     monkeypatch.setattr(module, "_probe", lambda *args: probe(*args)._replace(bytes=module._LARGE//3))
     monkeypatch.setattr(module, "Stack", lambda models, *args: stacks.append(len(models)) or stacked.Stack(models, *args))
     parts = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
-    assert stacks == [3, 3, 1] and parts.alone == ""
+    assert stacks == [1, 3, 3] and parts.alone == ""
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
 
 
@@ -611,14 +612,15 @@ def with_hook():
 
 
 def clipped():
+    def clip(p): p.grad.clamp_(-0.01, 0.01)
     net = mlp(5, 4, 1)
-    for p in net.parameters(): p.register_post_accumulate_grad_hook(lambda p: p.grad.clamp_(-0.01, 0.01))
+    for p in net.parameters(): p.register_post_accumulate_grad_hook(clip)
     return net
 
 
 def pruned():
     net = mlp(5, 4, 1)
-    torch.nn.utils.prune.l1_unstructured(net[0], "weight", amount=0.5)
+    prune.l1_unstructured(net[0], "weight", amount=0.5)
     return net
 
 
@@ -668,3 +670,34 @@ def test_an_error_of_our_own_is_no_slow_path(monkeypatch):
     def broken(func, input, *args): raise KeyError("a bug")
     monkeypatch.setitem(stacked._RULES, F.linear, broken)
     with pytest.raises(KeyError, match="a bug"): train_replicas(lambda: mlp(5, 4, 1), x5, yr, MSE, n=2, epochs=2)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU", "tanh", "sigmoid", "embedding"])
+def test_settings_of_different_width_are_one_stack(name, monkeypatch):
+    sizes, stacks = (2, 5, 3), []
+    x, y = (seq, seq_y) if name.isupper() else (codes6[:-1], codes6[1:]) if name == "embedding" else (x5, y3)
+    def make(h):
+        if name.isupper(): net = SeqNet(getattr(nn, name)(4, h), nn.Linear(h, 3))
+        elif name == "embedding": net = nn.Sequential(nn.Embedding(6, h), nn.Tanh(), nn.Linear(h, 6))
+        else: net = mlp(5, h, 2*h, 3, act=nn.Tanh if name == "tanh" else nn.Sigmoid)
+        return net.double()
+    x, = to(torch.float64, x)
+    monkeypatch.setattr(module, "Stack", lambda models, *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    table = compare_replicas({h: partial(make, h) for h in sizes}, x, y, CE, 0.5, n=4, epochs=30, lr=0.05, opt="AdamW")
+    assert set(stacks) == {12}
+    for h in sizes:
+        models, losses = alone(partial(make, h), x, y, CE, range(4), 30, 0.05, torch.optim.AdamW)
+        np.testing.assert_allclose(table.replicas[h].losses, losses, rtol=0, atol=1e-9)
+        for a, b in zip(table.replicas[h].models, models): torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-6, atol=1e-8)
+
+
+def test_settings_that_differ_in_more_than_width_are_trained_one_after_another():
+    settings = {"slope": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.5)), "act": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.1)),
+                "both ways": lambda: mlp(5, 3, 3, act=nn.Tanh)}
+    table = compare_replicas(settings, x5, y3, CE, 0.5, n=2, epochs=5)
+    for k, make in settings.items():
+        np.testing.assert_allclose(table.replicas[k].losses, alone(make, x5, y3, CE, range(2), 5)[1], rtol=1e-4)
+    def lstm(h): return head(nn.LSTM, h=h, bidirectional=True)
+    table = compare_replicas({h: lstm(h) for h in (2, 5)}, seq, seq_y, CE, 0.5, n=2, epochs=5)
+    for h in (2, 5):
+        np.testing.assert_allclose(table.replicas[h].losses, alone(lstm(h), seq, seq_y, CE, range(2), 5)[1], rtol=1e-4)
