@@ -17,6 +17,11 @@ from .inside import *
 from .replicas import *
 from .plots import *
 from .text import *
+from .pictures import *
+from .fetch import *
+from .download import *
+from .search import *
+from .manifest import *
 from .crawl import *
 from .clean import *
 from .vision import *

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from fastai.vision.all import *
 from .core import *
-from .vision import _rgb_problem
+from .pictures import load_rgb, picture_files, to_rgb
 
 # %% ../nbs/10_cam.ipynb #85bc27db
 class _Reached(Exception):
@@ -109,7 +109,7 @@ def _readable_head(lrnr:Learner) -> nn.Linear:
 
 def _as_item(o):
     "A path or a picture as it is, an array as a picture."
-    if isinstance(o, (str, Path)): return Path(o)
+    if isinstance(o, (str, Path)): return Path(o).expanduser()
     if isinstance(o, np.ndarray):
         if o.ndim not in (2, 3) or o.ndim == 3 and o.shape[2] not in (3, 4) or not o.size:
             raise InputError(f"an array of shape {o.shape} is no picture; (h, w) or (h, w, 3) is needed")
@@ -124,8 +124,8 @@ def _as_items(items) -> list:
     "A folder, one picture or a list of them, as a list."
     if isinstance(items, (str, Path)):
         if not str(items): raise InputError("'' is no picture; give a picture, a list of pictures, a folder or a batch tensor")
-        path = Path(items)
-        if path.is_dir(): items = sorted(get_image_files(path))
+        path = Path(items).expanduser()
+        if path.is_dir(): items = picture_files(path)
         elif path.is_file(): items = [path]
         else: raise InputError(f"{path} does not exist; give a picture, a list of pictures, a folder or a batch tensor")
         if not items: raise InputError(f"{path} holds no pictures; give a folder that does")
@@ -147,9 +147,7 @@ class _Pictures:
 
 def _read(item) -> PILImage:
     "The picture in RGB, a new one: fastai would change the class of yours."
-    with nullcontext(item) if isinstance(item, Image.Image) else Image.open(item) as im:
-        if problem := _rgb_problem(im): raise ValueError(problem)
-        return PILImage.create(im.convert('RGB'))
+    return PILImage.create(to_rgb(item) if isinstance(item, Image.Image) else load_rgb(item))
 
 def _why(item) -> str:
     "Why `item` cannot be read."
