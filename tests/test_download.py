@@ -42,7 +42,7 @@ def test_hostile_cases(web, tmp_path):
     row_0 = hashlib.sha256(picture(20)).hexdigest()[:20]+".jpg"
     assert {o.name for o in tmp_path.iterdir()} == {*df.file, row_0}-{""}
     # A final no is not asked again.
-    assert max(web.counts[o] for o in ("/403", "/404", "/html.jpg", "/bomb.png", "/to-private")) == 1
+    assert max(web.counts[o] for o in ("/403", "/404", "/html.jpg", "/bomb.png", "/to-private", "/noai")) == 1 and len(CASES) >= 95
     assert web.counts["/500-always"] == 1+LIMITS["retries"]
 
 
@@ -130,6 +130,55 @@ def test_a_host_that_asks_for_an_hour_gets_it(web, tmp_path):
     df = download_images([web.url("/429-hour"), *others, web.url("/ok/9.jpg")], tmp_path, workers=1, allow_local=True)
     assert df.status.tolist() == ["failed"]*6+["ok"] and df.reason[3] == "the host asks to wait 3600 s"
     assert sum(web.counts.values()) == 2
+
+
+def test_a_short_wait_does_not_close_a_host(web, tmp_path):
+    urls = [web.url("/busy"), *(web.url(f"/ok/{i}.jpg") for i in range(29))]
+    df = download_images(urls, tmp_path, workers=1, retries=0, allow_local=True)
+    assert df.status.tolist() == ["failed"]+["ok"]*29
+
+
+def test_a_host_is_its_name(tmp_path):
+    "User names and ports in the URL do not make it another host."
+    with Web(latency=.05) as web:
+        urls = [web.url(f"/ok/{i}.jpg").replace("//", f"//me{i}:pw@") for i in range(12)]
+        df = download_images(urls, tmp_path, workers=12, per_host=2, allow_local=True)
+        assert (df.status == "ok").all() and web.most_busy == 2
+
+
+def test_whatever_a_fetch_raises_is_the_reason_of_its_row(web, tmp_path, monkeypatch):
+    def odd(answer, url, lim, check=fetch._check_answer):
+        if url.endswith("/1.jpg"): raise ZeroDivisionError("of a library")
+        return check(answer, url, lim)
+    monkeypatch.setattr(fetch, "_check_answer", odd)
+    df = download_images([web.url(f"/ok/{i}.jpg") for i in range(3)], tmp_path, **QUICK)
+    assert df.status.tolist() == ["ok", "failed", "ok"] and "ZeroDivisionError: of a library" in df.reason[1]
+
+
+def test_the_user_agent_says_whom_to_ask(web, tmp_path, monkeypatch):
+    from hostile import Handler
+    seen = []
+    class Listening(Handler):
+        def answer(self, path, n):
+            seen.append(self.headers["User-Agent"])
+            super().answer(path, n)
+    web.server.RequestHandlerClass = Listening
+    download_images([web.url("/ok/1.jpg")], tmp_path, contact="+https://example.org/me", **QUICK)
+    assert seen[0].startswith("Mozilla/5.0 (compatible; fastcourse/") and seen[0].endswith("; +https://example.org/me)")
+    df = download_images([web.url("/noai")], tmp_path, opt_outs=(), **QUICK)
+    assert df.status[0] == "ok"
+    for kwargs, word in ((dict(contact="a\nb"), "contact is"), (dict(opt_outs="noai"), "opt_outs is")):
+        with pytest.raises(InputError, match=word): download_images([], tmp_path, **kwargs)
+
+
+def test_files_of_others_stay(web, tmp_path):
+    "Only what a killed run of ours has left half written is removed."
+    import os
+    for name in (".notes.part", ".x.jpg.1.part"): (tmp_path/name).write_text("mine")
+    (old := tmp_path/(f".{'a'*20}.jpg.12-34.part")).write_text("half")
+    for o in tmp_path.iterdir(): os.utime(o, (0, 0))
+    download_images([web.url("/ok/1.jpg")], tmp_path, **QUICK)
+    assert not old.exists() and {".notes.part", ".x.jpg.1.part"} <= {o.name for o in tmp_path.iterdir()}
 
 
 def test_connections_are_kept_and_replaced(web, tmp_path):

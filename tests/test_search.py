@@ -47,6 +47,11 @@ def test_search_walks_pages_and_keeps_urls_exact(duckduckgo):
     with pytest.raises(InputError, match="Small, Medium, Large"): search_images("red panda", 5, size="huge")
 
 
+def test_a_page_that_comes_again_ends_the_search(duckduckgo):
+    duckduckgo.results["again"] = 5
+    assert len(search_images("again", 50)) == 5 and len(duckduckgo.ddgs) <= 6
+
+
 def test_nothing_and_no_are_two_errors(duckduckgo):
     with pytest.raises(NoResults, match="no pictures for 'xyzzy'"): search_images("xyzzy")
     assert not duckduckgo.older   # an honest nothing is not asked again elsewhere
@@ -112,3 +117,12 @@ def test_url_lists(tmp_path):
                       ({"cat": "http://a"}, "give a list")):
         with pytest.raises(InputError, match=word): UrlListSearch(bad)
     with pytest.raises(InputError, match="no such folder"): FolderSearch(tmp_path/"none")
+
+
+def test_engines_without_filters_are_asked_without():
+    class Plain:
+        def search(self, term, max_images, size=None): return [dict(image="http://a/1.jpg")]
+    class Filtering:
+        def search(self, term, max_images, size=None, license=None): return [dict(image=f"http://a/{license}.jpg")]
+    assert len(search_images("cat", engine=Plain())) == 1
+    assert search_images("cat", engine=Filtering(), license="Share")[0].image == "http://a/Share.jpg"
