@@ -119,8 +119,8 @@ def _queries(queries:tuple[str, ...]) -> dict:
 def _engine(source:str|None):
     "Where to search: a folder of pictures, a table of URLs, or None for the web."
     if source is None: return None
-    from fastcourse.crawl import FolderSearch, UrlListSearch
-    return FolderSearch(source) if Path(source).is_dir() else UrlListSearch(source)
+    from fastcourse.search import FolderSearch, UrlListSearch
+    return FolderSearch(source) if Path(source).expanduser().is_dir() else UrlListSearch(source)
 
 @call_parse
 def crawl(
@@ -129,12 +129,16 @@ def crawl(
     max_images:int=200, # Pictures asked for a query
     pause:float=10., # Seconds between two questions to the search engine
     test_share:float=0.2, # Share of each class that goes to test, where the queries name no split
+    license:str=None, # Only pictures of this licence: Public, Share, ShareCommercially, Modify, ModifyCommercially
+    contact:str='', # Told to the hosts, so that they know whom to ask: +https://example.org/me
     source:str=None, # Search here and not in the web: a folder of pictures, or a CSV table of URLs
 ):
     "Collect pictures by keyword into train and test folders, with a manifest; run again to go on"
-    from fastcourse.crawl import SearchError, crawl_images, show_crawl
+    from fastcourse.crawl import crawl_images, show_crawl
+    from fastcourse.search import SearchError
     if not queries: raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
-    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share)
+    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share,
+                                license=license, contact=contact)
     except SearchError as e: _fail(f"crawl: {e}", 1)
     print(show_crawl(manifest, n_images=0).to_string())
 
@@ -153,13 +157,14 @@ def check(
 def clean(
     path:str, # Folder of pictures
     dry_run:bool=False, # Only say what would be done
-    delete:bool=False, # Delete what cannot be repaired, and do not move it to .rejected
+    delete:bool=False, # Delete what ends like a picture and is none or broken, and do not move it to .rejected
 ):
-    "Repair the pictures of a folder, and move what cannot be repaired to its folder .rejected"
+    "Repair the pictures of a folder, and move what is surely useless to its folder .rejected"
     from fastcourse.clean import clean_images
     done = clean_images(path, dry_run=dry_run, delete=delete)
     if len(done): print(done[['file', 'action', 'to', 'reason']].to_string(index=False))
-    print(f"{len(done)} files {'would be ' if dry_run else ''}changed")
+    left = (done.action == 'left').sum()
+    print(f"{len(done)-left} files {'would be ' if dry_run else ''}changed" + (f"; {left} left as they are: look at them" if left else ''))
 
 # %% ../nbs/12_cli.ipynb #8675664e
 @call_parse
@@ -201,10 +206,10 @@ _Many = Annotated[str, dict(nargs='+')]
 def _explained(folder:str, items:list[str], save:str|None=None):
     "The `CAMs` of a saved classifier for files and folders; what goes on is told on standard error."
     from fastcourse.cam import cams # first: it loads fastai without what is not needed
+    from fastcourse.pictures import picture_files
     from fastcourse.vision import load_classifier
-    from fastai.data.transforms import get_image_files
     lrnr = load_classifier(folder)
-    files = [f for o in items for f in (sorted(get_image_files(o)) if Path(o).is_dir() else [Path(o)])]
+    files = [f for o in items for f in (picture_files(o) if Path(o).is_dir() else [Path(o)])]
     if not files: raise InputError(f"{', '.join(items)}: no pictures there; give files, or a folder that holds some")
     with contextlib.redirect_stdout(sys.stderr): return cams(lrnr, files, save=save)
 
