@@ -28,6 +28,11 @@ from .generate import *
 from .speak import *
 from .text import *
 from .lm import *
+from .pictures import *
+from .fetch import *
+from .download import *
+from .search import *
+from .manifest import *
 from .crawl import *
 from .clean import *
 from .bodies import *

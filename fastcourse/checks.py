@@ -97,8 +97,8 @@ def _check_codes(loss, pred, y, ys):
         raise InputError(f"{loss.name} needs y as whole numbers, not as {y.dtype}; pass y.long() if y holds class "
                          "codes, or take another loss, for example MSELossFlat().")
     if not loss.fits(list(y.shape), want):
-        raise InputError(f"The model gives shape {tuple(pred.shape)}, so {loss.name} needs y of shape {tuple(want)}, not "
-                         f"{tuple(y.shape)}.")
+        raise InputError(f"The model gives shape {tuple(pred.shape)}, so {loss.name} needs y of shape {tuple(want)}, "
+                         f"not {tuple(y.shape)}.")
     for y in ys: _check_range(y[y != loss.ignored], n, loss)
     if loss.name in ('NLLLoss', 'nll_loss') and pred.max() > 0:
         raise InputError(f"{loss.name} needs log-probabilities, which are 0 at most: end the model with "
@@ -140,6 +140,7 @@ def _places(t, x):
 # %% ../nbs/02_checks.ipynb #30fcb8e7
 def check_trial(model, loss_func, metrics, train, valid, bs) -> None:
     "Try the first and the last batch: model, loss and metrics must take them."
+    model = getattr(model, '_orig_mod', model) # what torch.compile was given: nothing is compiled for two batches
     loss,ys = _LossInfo(loss_func),[o.tensors[-1] for o in (train, valid)]
     device,n = next(model.parameters()).device,len(train)
     if isinstance(loss_func, (nn.Module, BaseLoss)): loss_func.to(device) # as before a fit: it may have weights

@@ -6,7 +6,7 @@
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'train', 'cam', 'predict', 'main']
 
 # %% ../nbs/12_cli.ipynb #48b6ab1e
-import contextlib, os, sys, tempfile, traceback, warnings
+import contextlib, errno, os, sys, tempfile, traceback, warnings
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -119,8 +119,8 @@ def _queries(queries:tuple[str, ...]) -> dict:
 def _engine(source:str|None):
     "Where to search: a folder of pictures, a table of URLs, or None for the web."
     if source is None: return None
-    from fastcourse.crawl import FolderSearch, UrlListSearch
-    return FolderSearch(source) if Path(source).is_dir() else UrlListSearch(source)
+    from fastcourse.search import FolderSearch, UrlListSearch
+    return FolderSearch(source) if Path(source).expanduser().is_dir() else UrlListSearch(source)
 
 @call_parse
 def crawl(
@@ -129,13 +129,17 @@ def crawl(
     max_images:int=200, # Pictures asked for a query
     pause:float=10., # Seconds between two questions to the search engine
     test_share:float=0.2, # Share of each class that goes to test, where the queries name no split
+    license:str=None, # Only pictures of this licence: Public, Share, ShareCommercially, Modify, ModifyCommercially
+    contact:str='', # Told to the hosts, so that they know whom to ask: +https://example.org/me
     source:str=None, # Search here and not in the web: a folder of pictures, or a CSV table of URLs
 ):
     "Collect pictures by keyword into train and test folders, with a manifest; run again to go on"
-    from fastcourse.crawl import SearchError, crawl_images, show_crawl
+    from fastcourse.crawl import crawl_images, show_crawl
+    from fastcourse.search import SearchError
     if not queries: raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
-    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share)
-    except SearchError as e: raise InputError(str(e)) from e
+    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share,
+                                license=license, contact=contact)
+    except SearchError as e: _fail(f"crawl: {e}", 1)
     print(show_crawl(manifest, n_images=0).to_string())
 
 @call_parse
@@ -153,13 +157,14 @@ def check(
 def clean(
     path:str, # Folder of pictures
     dry_run:bool=False, # Only say what would be done
-    delete:bool=False, # Delete what cannot be repaired, and do not move it to .rejected
+    delete:bool=False, # Delete what ends like a picture and is none or broken, and do not move it to .rejected
 ):
-    "Repair the pictures of a folder, and move what cannot be repaired to its folder .rejected"
+    "Repair the pictures of a folder, and move what is surely useless to its folder .rejected"
     from fastcourse.clean import clean_images
     done = clean_images(path, dry_run=dry_run, delete=delete)
     if len(done): print(done[['file', 'action', 'to', 'reason']].to_string(index=False))
-    print(f"{len(done)} files {'would be ' if dry_run else ''}changed")
+    left = (done.action == 'left').sum()
+    print(f"{len(done)-left} files {'would be ' if dry_run else ''}changed" + (f"; {left} left as they are: look at them" if left else ''))
 
 # %% ../nbs/12_cli.ipynb #8675664e
 @call_parse
@@ -201,10 +206,10 @@ _Many = Annotated[str, dict(nargs='+')]
 def _explained(folder:str, items:list[str], save:str|None=None):
     "The `CAMs` of a saved classifier for files and folders; what goes on is told on standard error."
     from fastcourse.cam import cams # first: it loads fastai without what is not needed
+    from fastcourse.pictures import picture_files
     from fastcourse.vision import load_classifier
-    from fastai.data.transforms import get_image_files
     lrnr = load_classifier(folder)
-    files = [f for o in items for f in (sorted(get_image_files(o)) if Path(o).is_dir() else [Path(o)])]
+    files = [f for o in items for f in (picture_files(o) if Path(o).is_dir() else [Path(o)])]
     if not files: raise InputError(f"{', '.join(items)}: no pictures there; give files, or a folder that holds some")
     with contextlib.redirect_stdout(sys.stderr): return cams(lrnr, files, save=save)
 
@@ -313,6 +318,8 @@ def _unforeseen(e:Exception) -> str:
         f.write(''.join(traceback.format_exception(e)))
     return f"this should not happen ({type(e).__name__}: {str(e)[:200]}); please report it with the file {f.name}"
 
+_bad_path = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
 def _explain(e:Exception) -> None:
     "End with the line and the exit code that belong to `e`."
     if isinstance(e, InputError): _fail(str(e))
@@ -321,7 +328,8 @@ def _explain(e:Exception) -> None:
         if out := _output_error():
             _discard_output()
             _fail(f"standard output cannot be written: {out.strerror or out}", 1)
-        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room", 1)
+        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room",
+              2 if e.errno in _bad_path else 1)
     if isinstance(e, MemoryError) or 'alloc' in str(e) and 'memory' in str(e): # torch's own is a RuntimeError
         _fail("there is not enough memory; give smaller numbers", 1)
     _fail(_unforeseen(e), 1)

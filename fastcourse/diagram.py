@@ -63,7 +63,8 @@ class Diagram:
             a, b = self.nodes[o.a], self.nodes[o.b]
             ax.annotate('', (b.x, b.y), (a.x, a.y), zorder=1,
                         arrowprops=dict(arrowstyle='-|>' if o.arrow else '-', color='#555555', fc='#555555', lw=1,
-                                        mutation_scale=14, patchA=patches[o.a], patchB=patches[o.b], shrinkA=0, shrinkB=0))
+                                        mutation_scale=14, shrinkA=0, shrinkB=0,
+                                        patchA=patches[o.a], patchB=patches[o.b]))
         return ax
 
     def _render(self, fmt) -> bytes:

@@ -6,14 +6,15 @@
 __all__ = ['LinearTokenizer', 'StreamDL', 'check_length', 'text_dls', 'bare_dls', 'FastLMLearner', 'config_of',
            'tokenizer_settings', 'tokenizer_of']
 
-# %% ../nbs/06_lm.ipynb #17b13bb3
+# %% ../nbs/06_lm.ipynb #18baa3d9
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-import fastai.text.all # adds fit_one_cycle and all else to Learner
 import numpy as np
 import pandas as pd
 import torch
+from .late import *
+with late_imports(): import fastai.text.all # adds fit_one_cycle and all else to Learner
 from fastai.data.block import DataBlock
 from fastai.data.core import Datasets, TfmdLists
 from fastai.learner import join_path_file
@@ -116,19 +117,25 @@ def _load_tensors(load, file):
 
 class FastLMLearner(LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
-    def _check_data(self, dl):
-        if isinstance(dl, LMDataLoader) and sum(dl.lens) == 0:
-            raise InputError("This learner has no data to train on or to check with: set lrnr.dls = lm_dls(df, like=lrnr) first.")
+    def _check_data(self, ds_idx, dl=None):
+        if dl is None and sum(self.dls[ds_idx].lens) == 0:
+            raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading it; "
+                             "lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
 
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):
-        self._check_data(self.dls.train)
+        self._check_data(0)
         return super().fit(*args, **kwargs)
 
     @functools.wraps(LMLearner.validate)
     def validate(self, ds_idx=1, dl=None, cbs=None):
-        self._check_data(self.dls[ds_idx] if dl is None else dl)
+        self._check_data(ds_idx, dl)
         return super().validate(ds_idx, dl, cbs)
+
+    @functools.wraps(LMLearner.lr_find)
+    def lr_find(self, *args, **kwargs):
+        self._check_data(0)
+        return super().lr_find(*args, **kwargs)
 
     def get_preds(self,
         ds_idx:int=1, # 0: the texts to train on, 1: those to check with
@@ -138,7 +145,7 @@ class FastLMLearner(LMLearner):
         **kwargs # As in fastai
     ) -> tuple: # Probabilities (bs, words, vocabulary) and targets (bs, words)
         "What the model says of every word. As in fastai, where the default `reorder` fails."
-        self._check_data(self.dls[ds_idx] if dl is None else dl)
+        self._check_data(ds_idx, dl)
         return super().get_preds(ds_idx=ds_idx, dl=dl, concat_dim=concat_dim, reorder=reorder, **kwargs)
 
     def load(self,

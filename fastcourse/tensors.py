@@ -65,7 +65,8 @@ def _in_order(v, columns, name):
     if columns is None or not isinstance(v, pd.DataFrame) or list(v.columns) == columns: return v
     for a,b,text in ((columns, v.columns, "has no column"), (v.columns, columns, "has another column")):
         for o in a:
-            if o not in b: raise InputError(f"{name} {text} {o!r}; the training data has {', '.join(map(str, columns))}.")
+            if o in b: continue
+            raise InputError(f"{name} {text} {o!r}; the training data has {', '.join(map(str, columns))}.")
     return v[columns]
 
 def _fit(new, old, name):

@@ -17,38 +17,32 @@ with late_imports():
 from . import __version__
 from .bodies import *
 from .core import *
+from .pictures import PictureError, ends_like_picture, list_files, read_file, read_picture, strict_pillow
 from .saved import *
 from .seen import *
 
 # %% ../nbs/09_vision.ipynb #fef17f8e
-def _rgb_problem(im:Image.Image) -> str|None:
-    "Why the open picture `im` cannot become RGB as it looks, or None: PIL would cut values above 255 off, to white."
-    if im.mode[0] in 'IF': return f'16-bit or float picture (mode {im.mode}): save it with 8 bits'
-
 def _problem(
     file:Path, # A picture, or perhaps not
 ) -> str|None:
-    "What is wrong with `file`, or None: the whole picture is decoded, since a damaged one often has a good header."
-    try:
-        with Image.open(file) as im:
-            if Image.MAX_IMAGE_PIXELS and math.prod(im.size) > Image.MAX_IMAGE_PIXELS: return f'{im.width}×{im.height} pixels are too many'
-            im.convert('RGB')
-            return _rgb_problem(im)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        return str(e).split('\n')[0].replace(f' {str(file)!r}', '') or type(e).__name__ # the name is told anyway
+    "What is wrong with `file`, or None. The whole picture is decoded, since a damaged one often has a good header."
+    try: return read_picture(read_file(file), side=32).doubt or None
+    except PictureError as e: return str(e)
 
 def _class_files(folder:Path) -> dict[str, list[Path]]:
     "The picture files of each class folder in `folder`, sorted, so that every machine sees the same order."
-    files = {d: sorted(get_image_files(d)) for d in sorted(folder.ls()) if d.is_dir() and not d.name.startswith('.')}
-    deep = [f.parent for d,fs in files.items() for f in fs if f.parent != d]
-    if deep: raise InputError(f"{deep[0]} is a folder inside a class; move its pictures up, so that they lie directly in {folder}/<class>/")
-    return {d.name: fs for d,fs in files.items()}
+    files = {o.name: [] for o in sorted(folder.iterdir()) if o.is_dir() and not o.name.startswith('.')}
+    for name in filter(ends_like_picture, list_files(folder)):
+        label,*inside,_ = name.split('/') if '/' in name else (None, None)
+        if inside: raise InputError(f"{(folder/name).parent} is a folder inside a class; move its pictures up, so that they lie directly in "
+                                    f"{folder}/<class>/")
+        if label: files[label].append(folder/name)
+    return files
 
 def _readable(files:dict[str, list[Path]], root:Path) -> tuple[dict[str, list[Path]], list[str]]:
     "`files` without those that cannot be read, and a line for each that cannot."
     every = [f for fs in files.values() for f in fs]
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool: # filters belong to all threads: set and put back in this one only
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning) # such a picture is named in `bad`
+    with strict_pillow(), ThreadPoolExecutor() as pool:
         bad = {f: p for f,p in zip(every, progress(pool.map(_problem, every), 'check pictures', len(every))) if p}
     return ({c: [f for f in fs if f not in bad] for c,fs in files.items()}, [f'{f.relative_to(root)} ({p})' for f,p in bad.items()])
 
@@ -114,8 +108,8 @@ def folder_dls(
 ) -> ImageDataLoaders:
     """Pictures in class folders as fastai `ImageDataLoaders`; prints what was found.
 
-    A batch is (N, 3, rows, columns) and (N,). Every file is decoded once: what cannot be read is left out and named.
-    Grey, palette, RGBA and CMYK pictures become RGB; those of 16 bits are left out. Raises `InputError` for a missing folder,
+    A batch is (N, 3, rows, columns) and (N,). Every file is decoded once: what cannot be read is left out and named, with
+    the reasons of `check_images`. All pictures become RGB as they look: transparency on white, 16 bits scaled by their values. Raises `InputError` for a missing folder,
     fewer than two classes, a class without a readable picture, a class in `valid` that is not in `train`, folders inside a
     class, a split without pictures of a class to train on, or a batch larger than the training set. Lesson row 5.3."""
     path,size = _folder('path', path),_sides(size)
