@@ -308,8 +308,11 @@ _help = ("Pass source=… (a folder or .tgz archive with training/3, training/7,
 
 def _mnist_folder() -> Path:
     "fastai's cached copy of MNIST, downloaded with its checksum where there is none."
-    from fastai.data.external import URLs, untar_data # late: only this data set needs a network
-    try: return untar_data(URLs.MNIST)
+    import fastai.data # late, all three: only this data set needs a network
+    from fastai.data.external import URLs, fastai_cfg
+    from fastdownload import FastDownload
+    # the base stands in the configuration; FastDownload wants one all the same
+    try: return FastDownload(fastai_cfg(), module=fastai.data, base='~/.fastai').get(URLs.MNIST)
     except Exception as e: # what fails here differs between no network, a refused page and a wrong checksum
         reason = f'{type(e).__name__}: {e}'.splitlines()[0] # fastcore adds the whole page that the server sent
         raise InputError(f"MNIST could not be downloaded from {URLs.MNIST} ({reason}). {_help}") from None
