@@ -1,27 +1,48 @@
-"""Many starts at once against the nested loop: python tests/benchmarks/bench_replicas.py
+"""Many starts at once against the nested loop and, if it is there, another build: python tests/benchmarks/bench_replicas.py [OTHER]
 
-25 starts, torch's Adam with lr 0.1, cross entropy, one thread on a CPU (or a GPU, where there is one). The nested loop
-trains one start after another with the same modules, and keeps their losses. Its time grows with the number of starts,
-so for the recurrent networks it trains 1 of the 25 and its time is multiplied by 25. Each row is timed in turn with the
-loop, and the ratio is that of the medians. For the first row there is a second peer: torch.func's vmap over the starts,
-as in torch's own tutorial on ensembles. The last lines are all of row 4.1 of the lessons (H = 3, 4, 8; 500 epochs), on a
-CPU in two processes of one thread each.
+OTHER is the folder of another checkout of fastcourse (the environment variable FASTCOURSE_OTHER will do, too). It runs
+in a process of its own, which waits while this one works. 25 starts, torch's Adam with lr 0.1, cross entropy, one
+thread on a CPU (or a GPU, where there is one). All of a row run in turn, and the ratios are those of the medians.
+
+The nested loop trains one start after another with the same modules, and keeps their losses. Its time grows with the
+number of starts, so for the recurrent networks it trains 1 of the 25 and its time is multiplied by 25. The last rows are
+all of row 4.1 of the lessons: H = 3, 4, 8; 25 starts each; 500 epochs. Growth: bench_replicas_growth.py.
 """
-import time
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fastai.torch_core import default_device
-from joblib import parallel_config
 from torch import nn
-from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from common import machine, paired, table
+from common import machine, seconds, table
 from fastcourse.nets import SeqNet
 from fastcourse.replicas import compare_replicas, train_replicas
 
 STARTS = 25
 device, loss_func = default_device(), nn.CrossEntropyLoss()
+letters = torch.arange(4).repeat(100)  # 'abcd', 399 pairs
+states = torch.tensor([0, 1, 2, 0, 1, 3]*100)  # 'abcabC', 599 pairs
+coin = torch.tensor([0, 1, 2]*50)  # as long as row 4.2: 149 pairs
+
+
+def one_hot(tokens): return F.one_hot(tokens[:-1], 4).float(), tokens[1:]
+def embedding(): return nn.Sequential(nn.Embedding(4, 1), nn.Tanh(), nn.Linear(1, 4))
+def net(kind, h): return SeqNet(kind(4, h), nn.Linear(h, 4))
+
+
+# name: (make_model, x, y, epochs, starts that the nested loop trains, runs)
+NETS = {"Embedding(4,1)-Tanh-Linear, 399 rows, 50 epochs": (embedding, letters[:-1], letters[1:], 50, STARTS, 9),
+        **{f"{kind.__name__}(4,{h})-Linear, {len(x)-1} steps, 100 epochs": (partial(net, kind, h), *one_hot(x), 100, 1, 3)
+           for kind, h, x in ((nn.RNN, 3, states), (nn.RNN, 8, states), (nn.LSTM, 16, coin), (nn.GRU, 16, coin))}}
+ALL_OF_4_1 = "all of row 4.1: RNN, H = 3, 4, 8, 500 epochs"
 
 
 def wait():
@@ -29,8 +50,20 @@ def wait():
     if device.type == "cuda": torch.cuda.synchronize()
 
 
-def nested(make_model, x, y, epochs, starts):
+def together(name):
+    if name == ALL_OF_4_1:
+        settings = {h: partial(net, nn.RNN, h) for h in (3, 4, 8)}
+        compare_replicas(settings, *one_hot(states), loss_func, threshold=0.1, n=STARTS, epochs=500)
+    else:
+        make_model, x, y, epochs, *_ = NETS[name]
+        res = train_replicas(make_model, x, y, loss_func, n=STARTS, epochs=epochs)
+        assert not res.alone, res.alone
+    wait()
+
+
+def nested(name):
     "The loop over starts, and in it the loop over epochs."
+    make_model, x, y, epochs, starts, _ = NETS[name]
     x, y, losses = x.to(device), y.to(device), []
     for seed in range(starts):
         torch.manual_seed(seed)
@@ -43,71 +76,58 @@ def nested(make_model, x, y, epochs, starts):
             optimizer.zero_grad()
             own.append(loss.detach())
         losses.append(torch.stack(own).tolist())
-    return losses
-
-
-def by_vmap(make_model, x, y, epochs):
-    "torch.func: one function for the loss of a start, vmapped over their stacked parameters."
-    x, y, models = x.to(device), y.to(device), []
-    for seed in range(STARTS):
-        torch.manual_seed(seed)
-        models.append(make_model().to(device))
-    params, _ = stack_module_state(models)
-
-    def loss(params): return F.cross_entropy(functional_call(models[0], params, (x,)), y)
-
-    step = vmap(grad_and_value(loss))
-    optimizer, losses = torch.optim.Adam(params.values(), lr=0.1), []
-    for _ in range(epochs):
-        grads, own = step(params)
-        for k, p in params.items(): p.grad = grads[k]
-        optimizer.step()
-        losses.append(own.detach())
-    return torch.stack(losses, 1).tolist()
-
-
-letters = torch.arange(4).repeat(100)  # 'abcd', 399 pairs
-states = torch.tensor([0, 1, 2, 0, 1, 3]*100)  # 'abcabC', 599 pairs
-coin = torch.tensor([0, 1, 2]*50)  # as long as row 4.2: 149 pairs
-
-
-def one_hot(tokens): return F.one_hot(tokens[:-1], 4).float(), tokens[1:]
-
-
-def row(name, make_model, x, y, epochs, starts, target, n):
-    def together(): (train_replicas(make_model, x, y, loss_func, n=STARTS, epochs=epochs), wait())
-    def loop(): (nested(make_model, x, y, epochs, starts), wait())
-    mine, theirs, _ = paired(together, loop, n)
-    theirs *= STARTS/starts
-    return [name, f"{mine:.3f}", f"{theirs:.2f}", f"{theirs/mine:.1f}", target]
-
-
-def main():
-    torch.set_num_threads(1)
-    embedding = ("Embedding(4,1)-Tanh-Linear, 399 rows, 50 epochs",
-                 lambda: nn.Sequential(nn.Embedding(4, 1), nn.Tanh(), nn.Linear(1, 4)), letters[:-1], letters[1:], 50)
-    recurrent = [(f"{kind.__name__}(4,{h})-Linear, {len(y)} steps, 100 epochs",
-                  lambda kind=kind, h=h: SeqNet(kind(4, h), nn.Linear(h, 4)), x, y, 100, 1, target, 3)
-                 for kind, h, (x, y), target in ((nn.RNN, 3, one_hot(states), "45"), (nn.RNN, 8, one_hot(states), ""),
-                                                 (nn.LSTM, 16, one_hot(coin), "3"), (nn.GRU, 16, one_hot(coin), "3"))]
-    print(machine())
-    rows = [row(*embedding, STARTS, "25", 9)] + [row(*o) for o in recurrent]
-    name, *args = embedding
-    def together(): (train_replicas(*args[:3], loss_func, epochs=50), wait())
-    mine, theirs, _ = paired(together, lambda: (by_vmap(*args), wait()), 9)
-    rows.append([name + "; peer: torch.func", f"{mine:.3f}", f"{theirs:.2f}", f"{theirs/mine:.1f}", ""])
-    print(table(["network", "together, s", "one by one, s", "times as fast", "at least"], rows))
-
-    x, y = one_hot(states)
-    settings = {f"H = {h}": lambda h=h: SeqNet(nn.RNN(4, h), nn.Linear(h, 4)) for h in (3, 4, 8)}
-    jobs = 1 if device.type == "cuda" else 2
-    start = time.perf_counter()
-    with parallel_config(n_jobs=jobs):
-        t = compare_replicas(settings, x, y, loss_func, threshold=0.01, n=STARTS, epochs=500)
     wait()
-    seconds = time.perf_counter()-start
-    print(f"\nRow 4.1, 75 starts, 500 epochs: {seconds:.1f} s in {jobs} process(es), their start included (at most 20 s)\n")
-    print(t.drop(columns="replicas").round(3))
 
 
-if __name__ == "__main__": main()
+def quiet(f, name):
+    with contextlib.redirect_stdout(io.StringIO()): return seconds(partial(f, name))
+
+
+def work():
+    "In the other process: a name comes in, the seconds go out."
+    for line in sys.stdin: print(quiet(together, line.rstrip("\n")), flush=True)
+
+
+class Other:
+    "The same rows in another build."
+    def __init__(self, folder):
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parent)])}
+        self.process = subprocess.Popen([sys.executable, __file__, "--work"], env=env, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+
+    def __call__(self, name):
+        print(name, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def measure(name, other):
+    *_, starts, runs = NETS.get(name, (0, 2))
+    peers = {"mine": partial(quiet, together), **({"other": other} if other else {}),
+             **({"nested": lambda name: quiet(nested, name)*STARTS/starts} if starts else {})}
+    times = {k: [] for k in peers}
+    for i in range(runs + 1):
+        for k in [*peers][::1 if i % 2 else -1]:
+            if i or runs > 2: times[k].append(peers[k](name))
+            if i == 0: times[k].clear()  # the first round is not counted
+    t = {k: statistics.median(o) for k, o in times.items()}
+    nested_s = t.get("nested")
+    return [name, f"{t['mine']:.3f}", f"{nested_s:.2f}" if nested_s else "", f"{nested_s/t['mine']:.1f}" if nested_s else "",
+            *([f"{t['other']:.3f}", f"{t['mine']/t['other']:.2f}"] if other else [])]
+
+
+def main(folder=""):
+    torch.set_num_threads(1)
+    other = Other(folder) if folder else None
+    print(machine())
+    heads = ["network", "together, s", "one by one, s", "times as fast", *(["other build, s", "time/other"] if other else [])]
+    print(table(heads, [measure(name, other) for name in (*NETS, ALL_OF_4_1)]))
+    if other:
+        other.process.stdin.close()
+        other.process.wait()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--work"]:
+        torch.set_num_threads(1)
+        work()
+    else: main(*(sys.argv[1:] or [os.environ.get("FASTCOURSE_OTHER", "")]))
