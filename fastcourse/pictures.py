@@ -8,20 +8,20 @@ __all__ = ['ENDINGS', 'HASH_BITS', 'NEAR_BITS', 'ends_like_picture', 'picture_ki
            'Picture', 'read_picture', 'load_rgb', 'picture_hash', 'hash_distances', 'PictureLook', 'picture_look',
            'same_picture']
 
-# %% ../nbs/07_pictures.ipynb #df66ca54
+# %% ../nbs/07_pictures.ipynb #7d3f1a77
 import functools, io, os, re, stat, threading, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/07_pictures.ipynb #c2253e15
+# %% ../nbs/07_pictures.ipynb #e6614164
 import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from .core import *
 
-# %% ../nbs/07_pictures.ipynb #2a1c4ad3
+# %% ../nbs/07_pictures.ipynb #581cea26
 # Ending -> kind, for the five kinds that are taken from the web
 ENDINGS = dict(jpg='jpg', jpeg='jpg', jpe='jpg', jfif='jpg', png='png', webp='webp', gif='gif', bmp='bmp')
 _MORE = {'tif', 'tiff', 'avif', 'heic', 'heif', 'ico', 'psd', 'tga', 'jp2', 'j2k', 'ppm', 'pgm', 'pbm', 'pnm', 'pcx',
@@ -59,7 +59,7 @@ def what_it_is(
     return next((f'it is {name}' for start,name in _OTHERS.items() if head.startswith(start)),
                 'its first bytes are unknown')
 
-# %% ../nbs/07_pictures.ipynb #eaf4c2a4
+# %% ../nbs/07_pictures.ipynb #1df12260
 def list_files(
     path:str|Path, # A folder
 ) -> list[str]: # Names below `path`, with '/', sorted
@@ -107,7 +107,7 @@ def read_file(
     except OSError as e: raise PictureError('not read', e.strerror or type(e).__name__) from None
     except MemoryError: raise PictureError('not read', 'not enough memory') from None
 
-# %% ../nbs/07_pictures.ipynb #8f4e48d7
+# %% ../nbs/07_pictures.ipynb #cbf69862
 def _white_value(values:np.ndarray) -> float:
     "The value that is white in a deep picture. Raises `PictureError` where that cannot be known."
     low,high = float(values.min()),float(values.max())
@@ -129,7 +129,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), rgba)
     return im.convert('RGB')
 
-# %% ../nbs/07_pictures.ipynb #0e3e522d
+# %% ../nbs/07_pictures.ipynb #97b46459
 @dataclass
 class _Jpeg:
     "What the markers of a JPEG say, its thumbnail left out. `scans`: (start, end) of the data of each scan."
@@ -141,13 +141,14 @@ class _Jpeg:
     scans:list
     end:bool         # is there an end marker?
 
-_NEXT_MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')   # 0xff 0 is data, 0xffd0 to 0xffd7 stand between data
+_MARKER = re.compile(rb'\xff+[\x01-\xcf\xd8-\xfe]')
+_NEXT_MARKER = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')   # 0xff 0 is data, 0xffd0 to 0xffd7 stand between data
 _MAX_SCANS = 1000
 
 def _markers(data:bytes) -> Iterator[tuple[int, int, int]]:
     "(marker, start and end of what follows it) of a JPEG, as far as they can be followed."
     at = 2
-    while (m := _NEXT_MARKER.match(data, at)):
+    while (m := _MARKER.match(data, at)):
         marker,start = data[m.end()-1],m.end()+2
         if marker == 0xd9: return (yield marker,start,start)
         end = start-2+int.from_bytes(data[start-2:start], 'big')
@@ -191,7 +192,7 @@ def _jpeg_grey(data:bytes, o:_Jpeg, side:int) -> np.ndarray:
         at = o.scans[-1][1]-int(stray[1])
     return read(data[:at]+b'\xff\xd9')[...,0]
 
-# %% ../nbs/07_pictures.ipynb #91b21e4f
+# %% ../nbs/07_pictures.ipynb #6c369032
 _READERS = dict(png=PngImagePlugin.PngImageFile, gif=GifImagePlugin.GifImageFile, jpg=JpegImagePlugin.JpegImageFile,
                 webp=WebPImagePlugin.WebPImageFile, bmp=BmpImagePlugin.BmpImageFile)
 # Kinds that a folder may hold as well. Not all that Pillow knows: some run other programs, or read other files.
@@ -238,7 +239,7 @@ def turn_upright(
     if orientation in (3, 4, 7, 8): grey = grey[::-1]
     return grey
 
-# %% ../nbs/07_pictures.ipynb #de23dc26
+# %% ../nbs/07_pictures.ipynb #7a424023
 @dataclass
 class Picture:
     "What one read of the bytes gives."
@@ -316,7 +317,7 @@ def load_rgb(
     if doubt: raise PictureError('16 bit', doubt)
     return to_rgb(open_picture(data))
 
-# %% ../nbs/07_pictures.ipynb #73ce0462
+# %% ../nbs/07_pictures.ipynb #d71aca9d
 HASH_BITS,NEAR_BITS = 256,64
 _DCT = np.sqrt(2/32)*np.cos(np.pi/32*np.outer(np.arange(16), np.arange(32)+.5))
 _DCT[0] /= np.sqrt(2)
@@ -327,7 +328,7 @@ def picture_hash(
 ) -> bytes:
     "32 bytes that stay nearly the same when the picture is re-encoded, resized or cut a little (pHash, Zauner, 2010)."
     im = Image.fromarray(np.ascontiguousarray(grey))
-    small = im.reduce(max(1, min(im.size)//96)).resize((32, 32), Image.Resampling.BILINEAR)
+    small = im.reduce(max(1, min(im.size)//64)).resize((32, 32), Image.Resampling.BILINEAR)
     freq = (_DCT@np.asarray(small, np.float64)@_DCT.T).ravel()
     # Without the mean: a brighter copy is the same picture. The small step makes flat pictures equal, not noise.
     return np.packbits(freq > np.partition(freq[1:], 127)[127]+1e-6).tobytes()
