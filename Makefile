@@ -1,55 +1,71 @@
-# make tour   install, then show the main job on real input, offline
-# make test   install, then every test: the notebooks, then tests/
+# make tour         install, then show the main job on real input, offline
+# make test         install, then every test: the notebooks, then tests/
+# make test-long    the same with what takes long: hypothesis runs free, the lessons also in nbdev's shell
+# make test-cpus    every test on the instruction sets and thread counts that this machine can play
+# make test-lowest  every test with the lowest versions that setup.cfg admits
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The tests and the notebooks may reach this machine only: see tests/offline/sitecustomize.py
-OFFLINE := PYTHONPATH=$(CURDIR)/tests/offline
+CONSTRAINTS := constraints.txt
+# The tests and the notebooks may reach this machine only: see tests/offline/sitecustomize.py. Waiting threads sleep, or one busy
+# program makes them several times as slow.
+TESTING := PYTHONPATH=$(CURDIR)/tests/offline OMP_WAIT_POLICY=passive MPLBACKEND=Agg
+THREADS ?= 1
 
-.PHONY: help tour test test-nbs test-py export lessons bench clean
+.PHONY: help tour test test-nbs test-py test-long test-cpus test-lowest export lessons bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "fastcourse needs Python 3.10 or newer; $(PYTHON) is `$(PYTHON) -V 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fastcourse needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) -V 2>&1`. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: setup.cfg constraints.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+$(VENV)/.installed: setup.cfg $(CONSTRAINTS) pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 tour: $(VENV)/.installed
-	$(BIN)/fastcourse tour
+	$(BIN)/fastcourse tour $(TOUR)
 
 test: test-nbs test-py
 
-# One thread a worker: two workers share two cores
+# The lessons run in a real kernel, in tests/test_notebook.py. One thread a worker: two workers share two cores.
 test-nbs: $(VENV)/.installed-dev
-	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/nbdev-test --n-workers 2 --timing
+	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/nbdev-test --skip-folder-re lessons --n-workers 2 --timing
 
-# The longest file first: one worker has it while the other goes through the rest
+# The longest files first: one worker has them while the other goes through the rest
 test-py: $(VENV)/.installed-dev
-	@$(OFFLINE) OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_tour.py tests
+	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_tour.py tests/test_notebook.py tests
 
-# make export write fastcourse/*.py from the notebooks
+test-long: export FASTCOURSE_TEST_LONG = 1
+test-long: test-nbs test-py
+	@$(TESTING) OMP_NUM_THREADS=1 $(BIN)/nbdev-test nbs/lessons --n-workers 2 --timing
+
+test-cpus: $(VENV)/.installed-dev
+	@$(BIN)/python tests/cpus.py
+
+test-lowest:
+	@$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+# make export       write fastcourse/*.py from the notebooks
 export: $(VENV)/.installed-dev
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 
-# make lessons run every lesson and store its output, pictures included
+# make lessons      run every lesson and store its output, pictures included
 lessons: $(VENV)/.installed-dev
 	PYTHONWARNINGS=ignore $(BIN)/nbdev-test nbs/lessons --save --n-workers 1
 	$(BIN)/nbdev-clean
 
-# make bench  the benchmarks: each prints a table
+# make bench        the benchmarks: each prints a table
 bench: $(VENV)/.installed-dev
 	@for f in tests/benchmarks/bench_*.py; do echo; echo "## $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info

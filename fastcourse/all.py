@@ -6,20 +6,40 @@
 __all__ = []
 
 # %% ../nbs/13_all.ipynb #c98a3071
-from fastai.text.all import *
-from fastai.vision.all import *
+from .late import *
+with late_imports():
+    from fastai.text.all import *
+    from fastai.vision.all import *
 from .core import *
 from .data import *
 from .scenes import *
 from .nets import *
+from .tensors import *
 from .learner import *
 from .inside import *
 from .replicas import *
 from .plots import *
+from .diagram import *
+from .watch import *
+from .saved import *
+from .words import *
+from .filters import *
+from .generate import *
+from .speak import *
 from .text import *
+from .lm import *
+from .pictures import *
+from .fetch import *
+from .download import *
+from .search import *
+from .manifest import *
 from .crawl import *
 from .clean import *
+from .bodies import *
+from .cells import *
+from .seen import *
 from .vision import *
+from .boxes import *
 from .cam import *
 from .cam_metrics import *
 from .cascade import *

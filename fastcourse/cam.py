@@ -6,7 +6,7 @@
 __all__ = ['CAMs', 'load_cams', 'cams', 'gradcam']
 
 # %% ../nbs/10_cam.ipynb #71077065
-import math, numbers, os, shutil, struct, warnings, weakref, zipfile
+import io, math, numbers, struct, tempfile, warnings, zipfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -14,59 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from fastai.vision.all import *
+from .late import late_imports
+with late_imports(): from fastai.vision.all import *
+from .boxes import *
+from .cells import *
 from .core import *
-from .vision import _rgb_problem
-
-# %% ../nbs/10_cam.ipynb #85bc27db
-class _Reached(Exception):
-    "Ends a forward pass at the layer that was wanted."
-
-def _until(model:nn.Module, layer:nn.Module, x:Tensor) -> Tensor:
-    "Run `model` as far as `layer`, and give what comes out of it."
-    def stop(m, args, out): raise _Reached(out)
-    hook = layer.register_forward_hook(stop)
-    try: model(x)
-    except _Reached as e: return e.args[0]
-    finally: hook.remove()
-    raise InputError("the layer takes no part in this network's forward pass; give one of its own layers")
-
-def _padded(m:nn.Module, n_in:int, n_out:int) -> float:
-    "Pixels that a convolution or pooling adds in front of its input of `n_in` pixels."
-    d = getattr(m, 'dilation', 1)
-    k,p,d,s = (o if isinstance(o, (int, str)) else o[-1] for o in (m.kernel_size, m.padding, d, m.stride))
-    if isinstance(p, int) and p: return p
-    # Padding that is worked out for each input ('same', as in TensorFlow) puts the smaller half in front
-    return max((n_out-1)*s + (k-1)*d+1 - n_in, 0)//2 if not getattr(m, 'ceil_mode', False) else 0
-
-_known_cells = weakref.WeakKeyDictionary()
-
-@torch.no_grad()
-def _cells(
-    model:nn.Module, # Pictures to maps, and perhaps further
-    layer:nn.Module|None=None, # The layer that gives the maps; by default the model itself
-) -> tuple[float, float]:
-    """Pixels between neighbouring cells of the map, and the pixel at the centre of the first cell.
-
-    Where the branches of a network shift differently, as the shortcuts of ResNet-D, it is up to half a cell off."""
-    layer,side,start = layer or model,256,[0.]
-    parts = [id(m) for m in model.modules()] # tells a network that has been changed since
-    known = _known_cells.setdefault(layer, {})
-    if known.get('parts') == parts: return known['cells']
-    def add(m, args, out):
-        n_in,n_out = args[0].shape[-1],out.shape[-1]
-        k,d = (o if isinstance(o, int) else o[-1] for o in (m.kernel_size, getattr(m, 'dilation', 1)))
-        start[0] += ((k-1)*d/2 - _padded(m, n_in, n_out))*side/n_in # 0 for a layer that pads what its kernel needs
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
-    try:
-        with eval_mode(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
-    except AssertionError as e: # timm's transformers ask for one size
-        raise InputError(f"this network takes no pictures of {side} pixels ({e}), so the places of its maps are not known; take a "
-                         "convolutional network") from e
-    finally:
-        for h in hooks: h.remove()
-    known.update(parts=parts, cells=(side/out.shape[-1], start[0]))
-    return known['cells']
+from .seen import *
 
 # %% ../nbs/10_cam.ipynb #9042e5d5
 @dataclass(repr=False)
@@ -89,6 +42,23 @@ class CAMs:
         "Probability of each class, (N, classes)."
         return self.logits.softmax(1)
 
+    def class_idx(self,
+        which:str='predicted', # 'predicted', 'true', the name of a class, or 'class:' and the name, which can mean nothing else
+    ) -> Tensor:
+        """Number of the class that `which` means, for each picture, (N,).
+
+        Raises `InputError` for another word, and for 'true' where a true class is not known."""
+        vocab = list(self.vocab)
+        if which == 'predicted': return self.logits.argmax(1)
+        if which != 'true':
+            names = [which.removeprefix('class:') if isinstance(which, str) else which, which]
+            name = next((o for o in names if o in vocab), None)
+            if name is None: raise InputError(f"which={which!r}; give 'predicted', 'true' or one of {vocab}")
+            return torch.full((len(self),), vocab.index(name))
+        if None not in self.labels: return torch.tensor([vocab.index(o) for o in self.labels])
+        named = " (the class of that name is 'class:true')" if 'true' in self.vocab else ''
+        raise InputError(f"which='true' needs the true class of each picture{named}; give files in class folders")
+
     @property
     def predicted(self) -> list[str]:
         "Name of the most probable class of each picture."
@@ -98,77 +68,24 @@ class CAMs:
     def __repr__(self) -> str: return f"CAMs of {len(self)} pictures: maps {tuple(self.maps.shape)}, classes {list(self.vocab)}"
 
 # %% ../nbs/10_cam.ipynb #a0613aee
-def _readable_head(lrnr:Learner) -> nn.Linear:
+def _readable_head(net:nn.Module) -> nn.Linear:
     "The Linear layer of a head that averages first; `InputError` for any other head."
-    head = lrnr.model[1] if isinstance(lrnr.model, nn.Sequential) and len(lrnr.model) == 2 else None
+    head = net[1] if isinstance(net, nn.Sequential) and len(net) == 2 else None
+    head = getattr(head, '_orig_mod', head)
     layers = list(head) if isinstance(head, nn.Sequential) else []
     kinds = (nn.AdaptiveAvgPool2d, (nn.Flatten, Flatten), nn.Linear)
     if len(layers) == 3 and all(isinstance(m, k) for m,k in zip(layers, kinds)) and layers[2].bias is None: return layers[2]
     raise InputError("this learner's head is not average pooling, then a Linear without bias, so its maps cannot be read; use gradcam, "
                      "or make a new head with cam_learner(dls, head=lrnr) and train it")
 
-def _as_item(o):
-    "A path or a picture as it is, an array as a picture."
-    if isinstance(o, (str, Path)): return Path(o)
-    if isinstance(o, np.ndarray):
-        if o.ndim not in (2, 3) or o.ndim == 3 and o.shape[2] not in (3, 4) or not o.size:
-            raise InputError(f"an array of shape {o.shape} is no picture; (h, w) or (h, w, 3) is needed")
-        if o.dtype.kind == 'f' and 0 <= o.min() and o.max() <= 1: o = (o*255).round().astype(np.uint8)
-        if o.dtype != np.uint8: raise InputError(f"an array of {o.dtype}, values {o.min()} to {o.max()}: give uint8, or floats 0 to 1")
-        o = Image.fromarray(o)
-    if not isinstance(o, Image.Image):
-        raise InputError(f"{type(o).__name__} is no picture; give a path, a PIL picture or an array (h, w, 3)")
-    return o
-
-def _as_items(items) -> list:
-    "A folder, one picture or a list of them, as a list."
-    if isinstance(items, (str, Path)):
-        if not str(items): raise InputError("'' is no picture; give a picture, a list of pictures, a folder or a batch tensor")
-        path = Path(items)
-        if path.is_dir(): items = sorted(get_image_files(path))
-        elif path.is_file(): items = [path]
-        else: raise InputError(f"{path} does not exist; give a picture, a list of pictures, a folder or a batch tensor")
-        if not items: raise InputError(f"{path} holds no pictures; give a folder that does")
-    elif isinstance(items, (Image.Image, np.ndarray)): items = [items]
-    try: items = list(items)
-    except TypeError: items = [items]
-    if not items: raise InputError("no pictures given; give paths, pictures, arrays, a folder or a batch tensor")
-    return [_as_item(o) for o in items]
-
 # %% ../nbs/10_cam.ipynb #8a0cbd9c
-class _Pictures:
-    "Items as pictures for fastai's DataLoader, each with a mark: could it be read? One that could not is blank."
-    split_idx = 1 # prepare them as the validation set is
-    def __init__(self, items:list): self.items = items
-    def __len__(self) -> int: return len(self.items)
-    def __getitem__(self, i:int) -> tuple[PILImage, Tensor]:
-        try: return _read(self.items[i]),torch.tensor(True)
-        except Exception: return PILImage.create(Image.new('RGB', (32, 32))),torch.tensor(False)
-
-def _read(item) -> PILImage:
-    "The picture in RGB, a new one: fastai would change the class of yours."
-    with nullcontext(item) if isinstance(item, Image.Image) else Image.open(item) as im:
-        if problem := _rgb_problem(im): raise ValueError(problem)
-        return PILImage.create(im.convert('RGB'))
-
-def _why(item) -> str:
-    "Why `item` cannot be read."
-    try: _read(item)
-    except Exception as e: return str(e).split('\n')[0] or type(e).__name__
-    return 'it can be read now'
-
-def _loader(dls:DataLoaders, items:list, bs:int) -> DataLoader:
-    "Batches of pictures and marks, prepared as the validation set is."
-    workers = {} if len(items) > bs else dict(num_workers=0) # none for a single batch
-    return dls.valid.new(_Pictures(items), bs=bs, shuffle=False, drop_last=False, **workers)
-
 def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
     "Batches of pictures (n, 3, H, W) with marks (n,), and a list of the items."
     if bs is None: bs = lrnr.dls.bs
     check_whole('bs', bs)
     if not isinstance(items, Tensor):
-        items = _as_items(items)
-        return _loader(lrnr.dls, items, bs),items
+        items = as_items(items)
+        return picture_loader(lrnr.dls, items, bs),items
     if items.ndim != 4 or items.shape[1] != 3 or not len(items):
         raise InputError(f"a batch tensor of shape {tuple(items.shape)}: (N, 3, H, W) is needed")
     if not items.is_floating_point():
@@ -181,46 +98,73 @@ class _MapFile:
     def __init__(self, file:Path):
         if file.is_dir() or not file.name: raise InputError(f"save={str(file)!r} is a folder; give the name of a file, such as maps.npz")
         self.file,self.n,self.array = file,0,None
-        self.raw,self.beside = (file.with_name(f'.{file.name}.{os.getpid()}{end}') for end in ('.maps', ''))
-        try: self.out = open(self.raw, 'wb')
+        try: self.raw = tempfile.TemporaryFile(dir=file.parent) # without a name: nothing of it can be left
         except OSError as e: raise InputError(f"{file} cannot be written: {e.strerror}; choose another place") from e
 
     def append(self, maps:Tensor) -> None: # (n, classes, h, w)
         self.array = (maps if maps.dtype in (torch.float16, torch.float32) else maps.float()).numpy()
-        self.out.write(np.ascontiguousarray(self.array).data)
+        self.raw.write(np.ascontiguousarray(self.array).data)
         self.n += len(maps)
 
     def finish(self, **arrays) -> None:
         "Put the maps and `arrays` into one file, and give it its name."
-        self.out.close()
-        with zipfile.ZipFile(self.beside, 'w') as z:
+        self.raw.seek(0)
+        with write_beside(self.file) as out, zipfile.ZipFile(out, 'w') as z:
             info = zipfile.ZipInfo('maps.npy')
             info.extra = struct.pack('<HH2x', 0xd935, 2) # with these 6 bytes the numbers start at a multiple of 64
-            with z.open(info, 'w', force_zip64=True) as f, open(self.raw, 'rb') as maps:
+            with z.open(info, 'w', force_zip64=True) as f:
                 np.lib.format.write_array_header_1_0(f, dict(descr=np.lib.format.dtype_to_descr(self.array.dtype), fortran_order=False,
                                                              shape=(self.n, *self.array.shape[1:])))
-                shutil.copyfileobj(maps, f, 1 << 20)
+                shutil.copyfileobj(self.raw, f, 1 << 20)
             for name,a in arrays.items():
                 with z.open(f'{name}.npy', 'w') as f: np.lib.format.write_array(f, np.asarray(a), allow_pickle=False)
-        os.replace(self.beside, self.file)
 
     def __enter__(self): return self
-    def __exit__(self, *error):
-        self.out.close()
-        self.raw.unlink(missing_ok=True)
-        self.beside.unlink(missing_ok=True)
+    def __exit__(self, *error): self.raw.close()
 
-def _stored(file:Path, name:str) -> np.ndarray:
-    "The array `name` of an uncompressed `.npz` file, as it lies on the disk; a change stays in memory."
-    with zipfile.ZipFile(file) as z, open(file, 'rb') as f:
-        info = z.getinfo(f'{name}.npy')
-        if info.compress_type != zipfile.ZIP_STORED: raise ValueError(f'{name} is compressed')
+def _array_header(f) -> tuple[tuple, np.dtype]:
+    "Shape and type of the array that begins at `f`."
+    version = np.lib.format.read_magic(f)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape,fortran,dtype = read(f)
+    if fortran and len(shape) > 1: raise ValueError('an array lies by columns')
+    return shape,dtype
+
+_most = 1 << 30 # bytes that are read of one array other than the maps: what is larger is no list of names and numbers
+
+class _MapReader:
+    "The arrays of a map file. What is stored in it can be no larger than the file; anything else is refused before it is read."
+    def __init__(self, file:Path):
+        self.file = file
+        with zipfile.ZipFile(file) as z: self.infos = {o.filename: o for o in z.infolist()}
+        for o in self.infos.values():
+            if o.flag_bits & 1: raise ValueError(f'{o.filename} is encrypted')
+            if o.compress_type != zipfile.ZIP_STORED: raise ValueError(f'{o.filename} is compressed')
+
+    def _find(self, f, name:str, kind:str, shape:tuple) -> tuple[tuple, np.dtype, int]:
+        "Shape and type of the array `name` in the open file, and where its numbers begin."
+        info = self.infos[f'{name}.npy']
         f.seek(info.header_offset+26)
         f.seek(sum(struct.unpack('<HH', f.read(4))), 1)
-        np.lib.format.read_magic(f)
-        shape,_,dtype = np.lib.format.read_array_header_1_0(f)
-        if dtype.kind != 'f': raise ValueError(f'{name} is of type {dtype}')
-        return np.memmap(f, dtype, 'c', f.tell(), shape)
+        start = f.tell()
+        found,dtype = _array_header(f)
+        if dtype.kind != kind: raise ValueError(f'{name} is of type {dtype}')
+        if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)): raise ValueError(f'{name} has the shape {found}')
+        if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size or not info.file_size: raise ValueError(f'{name} has another length than it says')
+        return found,dtype,f.tell()
+
+    def maps(self, n_classes:int) -> np.ndarray:
+        "The maps as they lie on the disk; a change stays in memory."
+        with open(self.file, 'rb') as f:
+            shape,dtype,at = self._find(f, 'maps', 'f', (None, n_classes, None, None))
+            return np.memmap(f, dtype, 'c', at, shape)
+
+    def array(self, name:str, kind:str, shape:tuple) -> np.ndarray:
+        "The array `name`, its checksum compared; None in `shape` is any length."
+        with open(self.file, 'rb') as f, zipfile.ZipFile(f) as z:
+            self._find(f, name, kind, shape)
+            if self.infos[f'{name}.npy'].file_size > _most: raise ValueError(f'{name} is larger than {_most >> 20} MiB')
+            with z.open(f'{name}.npy') as part: return np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
 
 # %% ../nbs/10_cam.ipynb #06d6f5be
 def load_cams(
@@ -230,22 +174,26 @@ def load_cams(
     """`CAMs` from a file of `cams`. The maps stay on the disk, and are read where they are used.
 
     The pictures are found by their paths, so they must still be there to be shown; those that were not files cannot be
-    shown. Raises `InputError` for a file that is missing, damaged or from other classes; since the maps are not read now, a
-    damage inside them is not seen."""
+    shown. Raises `InputError` for a file that is missing, damaged, encrypted or from other classes, before much of it is read;
+    since the maps are not read now, a damage inside them is not seen."""
     if not isinstance(dls, DataLoaders): raise InputError(f"dls is a {type(dls).__name__}; give the DataLoaders of the learner, lrnr.dls")
     file = Path(file)
+    if not file.is_file(): # a pipe would be waited for
+        raise InputError(f"{file} {'is no file' if file.exists() else 'does not exist'}; make it with cams(lrnr, items, save={str(file)!r})")
     try:
-        with np.load(file, allow_pickle=False) as z: a = {k: z[k] for k in ('logits', 'labels', 'vocab', 'items', 'cells')}
-        maps,logits,vocab = torch.from_numpy(_stored(file, 'maps')),torch.from_numpy(a['logits']),a['vocab'].tolist()
-        if maps.shape[:2] != logits.shape or logits.shape != (len(a['items']), len(vocab)) or len(a['labels']) != len(logits):
-            raise ValueError('its parts differ in length')
-    except FileNotFoundError: raise InputError(f"{file} does not exist; make it with cams(lrnr, items, save={str(file)!r})") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile) as e:
-        raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0]}") from e
+        r = _MapReader(file)
+        vocab = r.array('vocab', 'U', (None,)).tolist()
+        maps = r.maps(len(vocab))
+        n = len(maps)
+        logits,cells = r.array('logits', 'f', (n, len(vocab))),r.array('cells', 'f', (2,)).tolist()
+        labels,items = (r.array(o, 'U', (n,)).tolist() for o in ('labels', 'items'))
+        if not n or not (np.isfinite(cells).all() and cells[0] > 0): raise ValueError('its parts do not fit')
+        maps,logits = torch.from_numpy(maps),torch.from_numpy(logits)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError, struct.error, zipfile.BadZipFile) as e:
+        raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
     if vocab != list(map(str, dls.vocab)):
         raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to it")
-    return CAMs(maps, logits, [o or None for o in a['labels'].tolist()], vocab, [Path(o) if o else None for o in a['items'].tolist()],
-                dls, tuple(a['cells'].tolist()))
+    return CAMs(maps, logits, [o or None for o in labels], vocab, [Path(o) if o else None for o in items], dls, tuple(cells))
 
 # %% ../nbs/10_cam.ipynb #4a745d61
 def _label(item, vocab) -> str|None:
@@ -254,11 +202,22 @@ def _label(item, vocab) -> str|None:
 
 def _without(items:list, good:Tensor) -> tuple[list, list]:
     "The items that could be read, and those that could not with the reason; says which."
-    skipped = [(o, _why(o)) for o,g in zip(items, good) if not g]
+    skipped = [(o, why_unreadable(o)) for o,g in zip(items, good) if not g]
     named = [f"{o} ({why})" for o,why in skipped[:20]] + ["…"]*(len(skipped) > 20)
     if len(skipped) == len(items): raise InputError(f"none of the {len(items)} pictures can be read, the first is {named[0]}")
     if skipped: warnings.warn(f"left out, not readable: {', '.join(named)}")
     return [o for o,g in zip(items, good) if g],skipped
+
+def _place(logits:Tensor|None, new:Tensor, n:int, n_classes:int) -> Tensor:
+    "Where the logits of all `n` pictures go. One place: small pieces kept between large ones that are freed would make the memory grow."
+    if new.shape[1:] != (n_classes,): raise InputError(f"this network gives {tuple(new.shape[1:])} numbers a picture for {n_classes} classes")
+    return torch.empty(n, n_classes) if logits is None else logits
+
+def _check_kind(lrnr:Learner) -> None:
+    "Refuse a learner whose probabilities are no softmax."
+    loss = lrnr.loss_func
+    if isinstance(loss, (BaseLoss, nn.Module)) and isinstance(getattr(loss, 'func', loss), nn.BCEWithLogitsLoss):
+        raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a picture")
 
 def _explain(
     lrnr:Learner,
@@ -270,33 +229,30 @@ def _explain(
     desc:str, # For the progress bar
 ) -> CAMs:
     "Maps of all `items`, batch by batch; in memory, or on the disk under the name `save`."
+    _check_kind(lrnr)
     batches,items = _batches(lrnr, items, bs)
     param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
-    if isinstance(lrnr.loss_func, (BaseLoss, nn.Module)) and isinstance(getattr(lrnr.loss_func, 'func', lrnr.loss_func), nn.BCEWithLogitsLoss):
-        raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a picture")
-    maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
-    with eval_mode(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
+    # Not torch.inference_mode: its tensors cannot be changed afterwards
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
+        maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
             new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(param.device, param.dtype))]
-            # One place for all: small pieces kept between large ones that are freed would make the memory grow
-            if logits is None: logits = torch.empty(len(items), len(vocab))
-            if new[1].shape[1:] != logits.shape[1:]:
-                raise InputError(f"this network gives {tuple(new[1].shape[1:])} numbers a picture for {len(vocab)} classes")
+            logits = _place(logits, new[1], len(items), len(vocab))
             logits[n:n+len(ok)],good[n:n+len(ok)] = new[1],ok.as_subclass(Tensor).cpu()
             keep.append(new[0] if good[n:n+len(ok)].all() else new[0][good[n:n+len(ok)]])
             n += len(ok)
             del new
         items,skipped = _without(items, good)
         logits,labels = logits[good],[_label(o, vocab) for o in items]
+        if not logits.isfinite().all(): raise InputError("this network answers with what is no number (NaN or infinity): its weights are damaged; train again")
         if out is not None:
             out.finish(logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)), cells=cells,
                        items=[str(o) if isinstance(o, Path) else '' for o in items])
-    maps = torch.cat(maps) if save is None else load_cams(save, lrnr.dls).maps
+        maps = torch.cat(maps) if save is None else load_cams(save, lrnr.dls).maps
     return CAMs(maps, logits, labels, vocab, items, lrnr.dls, cells, skipped)
 
 # %% ../nbs/10_cam.ipynb #fb7e1ce4
-@torch.inference_mode()
 def cams(
     lrnr:Learner, # A learner with a readable head, from `cam_learner`
     items, # Paths, PIL pictures, arrays (h, w, 3), a folder, or a batch tensor (N, 3, H, W) as the network takes it
@@ -306,79 +262,54 @@ def cams(
     """Class activation maps of all classes for all pictures: one forward pass and one einsum a batch.
 
     Pictures are prepared as the learner's validation set is. One that cannot be read is left out, named in a warning and
-    in `skipped`. Nothing of the learner is changed. The file of `save` appears when it is complete; `numpy.load` and
-    `load_cams` read it. Raises `InputError` for a head that cannot be read, no readable pictures, or a tensor of another
-    shape. Zhou and others, CVPR 2016; lesson row 5.7."""
-    linear,body = _readable_head(lrnr),lrnr.model[0]
-    def explain(x):
-        maps = torch.einsum('kc,nchw->nkhw', linear.weight, body(x))
-        return maps,maps.mean((2, 3))
-    return _explain(lrnr, items, explain, _cells(body), bs, save, 'class activation maps')
+    in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save` appears when it
+    is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be read, no readable
+    pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson row 5.7."""
+    with hookable(lrnr.model) as net:
+        linear = _readable_head(net)
+        def explain(x):
+            features = net[0](x)
+            with torch.autocast(x.device.type, enabled=False): # the features may be of half precision, the maps are not
+                maps = torch.einsum('kc,nchw->nkhw', linear.weight, features.to(linear.weight.dtype))
+            return maps,maps.mean((2, 3))
+        return _explain(lrnr, items, explain, map_cells(net[0]), bs, save, 'class activation maps')
 
 # %% ../nbs/10_cam.ipynb #42fc5092
-def _hooked(model:nn.Module, hook:Callable, x:Tensor) -> None:
-    "Run `model` once with `hook` on each of its layers."
-    hooks = [m.register_forward_hook(hook) for m in model.modules()]
-    try:
-        with eval_mode(model), torch.no_grad(): model(x)
-    finally:
-        for h in hooks: h.remove()
-
-def _map_layer(
-    model:nn.Module,
-    layer:nn.Module|str|None, # A layer, its name, or None for the last one that gives feature maps
-    x:Tensor, # A picture (1, 3, H, W)
-) -> nn.Module:
-    "The layer whose maps are weighed: its output is (n, C, h, w) with more than one place."
-    names = dict(model.named_modules())
-    if isinstance(layer, str) and layer not in names:
-        raise InputError(f"this network has no layer {layer!r}; its parts are {list(names)[1:6]}, …")
-    layer,found = names[layer] if isinstance(layer, str) else layer,{}
-    def look(m, args, out):
-        found.pop(m, None)
-        found[m] = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-    _hooked(model, look, x)
-    maps = [m for m,shape in found.items() if isinstance(shape, tuple) and len(shape) == 4 and shape[2]*shape[3] > 1]
-    if not maps: raise InputError("no layer of this network gives feature maps (n, C, h, w) with more than one place; take a "
-                                  "convolutional network, or larger pictures")
-    if layer is None: return maps[-1]
-    if layer not in maps:
-        raise InputError(f"the layer gives {found.get(layer, 'nothing')}, no feature maps (n, C, h, w) with more than one place; "
-                         "choose another one")
-    return layer
-
-def _gradcam(model:nn.Module, layer:nn.Module, x:Tensor) -> tuple[Tensor, Tensor]:
+def _gradcam(model:nn.Module, layer:MapLayer, x:Tensor) -> tuple[Tensor, Tensor]:
     "Grad-CAM of all classes and the logits for a batch `x`."
     kept = []
     def begin(m, args, out):
         torch.set_grad_enabled(True) # from here on; the `with` below ends it
         kept[:] = [out.detach().clone().requires_grad_()]
         return kept[0].clone() # the next layer may work in place
-    hook = layer.register_forward_hook(begin)
+    hook = layer.module.register_forward_hook(begin)
     try:
-        with torch.inference_mode(False), torch.no_grad():
-            logits = model(x)
-            slopes = [torch.autograd.grad(o, kept[0], retain_graph=True)[0].mean((2, 3)) for o in logits.sum(0)]
+        with torch.no_grad():
+            logits = check_scores(model(x))
+            slopes = [layer.maps(torch.autograd.grad(o, kept[0], retain_graph=True)[0]).mean((2, 3)) for o in logits.sum(0)]
     finally: hook.remove()
-    return torch.einsum('knc,nchw->nkhw', torch.stack(slopes), kept[0].detach()).relu(),logits.detach()
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum('knc,nchw->nkhw', torch.stack(slopes).to(x.dtype), layer.maps(kept[0].detach()).to(x.dtype)).relu(),logits.detach()
 
 def gradcam(
-    lrnr:Learner, # Any classifier with convolutions, for example a `vision_learner`
+    lrnr:Learner, # Any classifier with convolutions or patches, for example a `vision_learner`
     items, # As in `cams`
-    layer:nn.Module|str|None=None, # The layer whose maps are weighed, or its name in `lrnr.model`; by default the last one with maps
+    layer:nn.Module|str|None=None, # The layer whose maps are weighed, or its name in `lrnr.model`; by default that of `find_map_layer`
     bs:int|None=None, # Batch size; by default that of the learner
 ) -> CAMs:
     """Grad-CAM of all classes for all pictures: positive evidence only, so the mean of a map is not the logit.
 
-    With the head of `cam_learner` it is that map's positive part divided by h·w. Nothing of the learner is changed: no
-    hook stays, and no gradient. Pictures as in `cams`. Raises `InputError` for a layer without feature maps, no readable
-    pictures, or a tensor of another shape. Selvaraju and others, ICCV 2017."""
-    state = {}
-    def explain(x):
-        if not state: state['layer'] = _map_layer(lrnr.model, layer, x[:1])
-        return _gradcam(lrnr.model, state['layer'], x)
-    m = _explain(lrnr, items, explain, (1., 0.), bs, None, 'Grad-CAM')
-    return replace(m, cells=_cells(lrnr.model, state['layer']))
+    With the head of `cam_learner` it is that map's positive part divided by h·w. Of a vision transformer the patch tokens
+    are weighed. Nothing of the learner is changed: no hook stays, and no gradient. Pictures as in `cams`. Raises `InputError`
+    for a layer without feature maps, a network that gives more than scores, no readable pictures, or a tensor of another shape.
+    Selvaraju and others, ICCV 2017."""
+    with hookable(lrnr.model) as net:
+        state = {}
+        def explain(x):
+            if not state: state['layer'] = find_map_layer(net, layer, x[:1])
+            return _gradcam(net, state['layer'], x)
+        m = _explain(lrnr, items, explain, (1., 0.), bs, None, 'Grad-CAM')
+        return replace(m, cells=state['layer'].cells(net))
 
 # %% ../nbs/10_cam.ipynb #697c0ea1
 @patch
@@ -389,26 +320,18 @@ def batch(self:CAMs,
     items = [self.items[i] for i in idxs]
     if isinstance(items[0], Tensor): return torch.stack(items)
     if None in items: raise InputError("these maps were loaded from a file, and their pictures were no files; make them again with cams")
-    x,ok = _loader(self.dls, items, len(items)).one_batch()
+    x,ok = picture_loader(self.dls, items, len(items)).one_batch()
     if not ok.all():
         item = items[ok.tolist().index(False)]
-        raise InputError(f"{item} cannot be read any more: {_why(item)}")
+        raise InputError(f"{item} cannot be read any more: {why_unreadable(item)}")
     return x.as_subclass(Tensor)
-
-def _decoded(dls:DataLoaders, batch:Tensor) -> np.ndarray:
-    "The first picture of a batch, (H, W, 3), values 0 to 1."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        x = dls.valid.after_batch.decode((TensorImage(batch),))[0][0]
-    # Decoding also turns floats back into 0 to 255
-    return (x.as_subclass(Tensor).detach().cpu().permute(1, 2, 0)/255).clamp(0, 1).numpy()
 
 @patch
 def picture(self:CAMs,
     i:int, # Number of the picture
 ) -> np.ndarray:
     "Picture `i` as the network saw it (resized, cropped), (H, W, 3), values 0 to 1."
-    return _decoded(self.dls, self.batch([i]))
+    return decoded(self.dls, self.batch([i]))
 
 def _spread(n:int, cells:int, jump:float, start:float) -> Tensor:
     "Weights (n, cells) that interpolate linearly from cells, each at its own place, to n pixels."
@@ -423,20 +346,12 @@ def enlarge(self:CAMs,
     "Maps enlarged to pictures, (N, rows, columns): linear between the cells, each at the centre of what it sees."
     return _spread(size[0], maps.shape[-2], *self.cells) @ maps.float() @ _spread(size[1], maps.shape[-1], *self.cells).T
 
-def _class_idx(m:CAMs, which:str) -> Tensor:
-    "Number of the class that `which` means, for each picture."
-    if which in m.vocab: return torch.full((len(m),), m.vocab.index(which))
-    if which == 'predicted': return m.logits.argmax(1)
-    if which != 'true': raise InputError(f"which={which!r}; give 'predicted', 'true' or one of {list(m.vocab)}")
-    if None in m.labels: raise InputError("which='true' needs the true class of each picture; give files in class folders")
-    return torch.tensor([m.vocab.index(o) for o in m.labels])
-
 @patch
 def chosen(self:CAMs,
-    which:str='predicted', # 'predicted', 'true', or the name of a class
+    which:str='predicted', # As in `class_idx`: 'predicted', 'true', or the name of a class
 ) -> Tensor:
     "One map for each picture, (N, h, w): that of the predicted class, of the true class, or of a named one."
-    return self.maps[torch.arange(len(self)), _class_idx(self, which)]
+    return self.maps[torch.arange(len(self)), self.class_idx(which)]
 
 def _check_look(alpha:float, cmap:str) -> None:
     "Refuse an opacity and a colour map that matplotlib does not know."
@@ -467,9 +382,9 @@ def show(self:CAMs,
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
-    maps,probs,predicted = self.chosen(which),self.probs,self.predicted
+    maps,probs,predicted,idx = self.chosen(which),self.probs,self.predicted,self.class_idx(which).tolist()
     top = _brightest(maps[picks])
-    by_file = {} if boxes is None else _by_file(boxes)
+    by_file = {} if boxes is None else boxes_by_file(boxes)
     fig,axs = plt.subplots(nrows, ncols, figsize=figsize or (2.2*ncols, 2.4*nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.set_axis_off()
     for ax,i in zip(axs.flat, picks):
@@ -477,82 +392,12 @@ def show(self:CAMs,
         heat = (self.enlarge(maps[i], im.shape[:2])/top).clamp(0, 1).numpy()
         ax.imshow(im)
         ax.imshow(heat, cmap=cmap, vmin=0, vmax=1, alpha=alpha)
-        name = predicted[i] if which in ('predicted', 'true') else which
-        if which == 'true': name = self.labels[i]
         wrong = self.labels[i] is not None and predicted[i] != self.labels[i]
-        ax.set_title(f'{name} ({probs[i, self.vocab.index(name)]:.2f})', fontsize=10, color='red' if wrong else 'black')
-        for x0,y0,x1,y1 in _boxes_of(self, i, by_file)[0]:
+        ax.set_title(f'{self.vocab[idx[i]]} ({probs[i, idx[i]]:.2f})', fontsize=10, color='red' if wrong else 'black')
+        for x0,y0,x1,y1 in boxes_in_view(self.dls, self.items[i], by_file)[0]:
             ax.add_patch(plt.Rectangle((x0-.5, y0-.5), x1-x0, y1-y0, fill=False, color='white', lw=1))
     plt.close(fig)
     return fig
-
-# %% ../nbs/10_cam.ipynb #c6446538
-def _by_file(boxes:pd.DataFrame) -> dict[str, pd.DataFrame]:
-    "The boxes of each file."
-    columns = ['file', 'label', 'xmin', 'ymin', 'xmax', 'ymax']
-    if not isinstance(boxes, pd.DataFrame) or not set(columns) <= set(boxes.columns):
-        raise InputError(f"boxes of type {type(boxes).__name__}: give a table with the columns {', '.join(columns)}, as from read_boxes")
-    return dict(iter(boxes.groupby('file')))
-
-def _key(item, files) -> str|None:
-    "The name under which boxes.csv knows the picture `item`: the longest ending of its path that is in `files`."
-    if not isinstance(item, Path): return None
-    parts = item.parts
-    return next((k for i in range(len(parts)) if (k := '/'.join(parts[i:])) in files), None)
-
-def _ramp(w:int, h:int) -> np.ndarray:
-    "A picture (h, w, 3) whose red grows with x and whose green grows with y; its blue is 255 everywhere."
-    x,y = ((np.arange(n)+0.5)/n*255 for n in (w, h))
-    return np.stack(np.broadcast_arrays(x, y[:,None], 255), -1).round().astype(np.uint8)
-
-def _line(values:np.ndarray, inside:np.ndarray) -> tuple[float, float]:
-    "Slope and start of the straight piece in the middle of `values` (n,) where `inside`; mirrored or repeated edges bend the rest."
-    first,values = inside.argmax(),values[inside]
-    step = max(1, len(values)//8)
-    rise = np.sign(values[step:]-values[:-step])
-    if not len(rise) or not rise[len(rise)//2]: return 0.,float(values[len(values)//2])
-    other = np.flatnonzero(rise != rise[len(rise)//2])
-    low = other[other < len(rise)//2].max(initial=-1)+1
-    high = other[other > len(rise)//2].min(initial=len(rise))+step-1
-    at = np.arange(low+step//2, high+1-step//2)
-    slope,start = np.polyfit(first+at+0.5, values[at], 1)
-    return float(slope),float(start)
-
-def _seen(dls:DataLoaders, w:int, h:int) -> tuple[list[tuple[float, float]], tuple[int, int]]:
-    """For x and for y the line (slope, start) from the network's pixels to those of a picture of w × h, and (rows, columns).
-
-    A ramp goes the way of the pictures, so every resize and crop counts, whatever transform makes it."""
-    x = _loader(dls, [Image.fromarray(_ramp(w, h))], 1).one_batch()[0]
-    # `_decoded` would round
-    for f in dls.valid.after_batch.fs:
-        if isinstance(f, Normalize): x = f.decode(TensorImage(x))
-    x = x[0].as_subclass(Tensor).cpu().permute(1, 2, 0).numpy()
-    rows,cols = x[:,x.shape[1]//2,2] > 0.99,x[x.shape[0]//2,:,2] > 0.99 # the rest is padding
-    return [_line(x[rows,:,0].mean(0)*w, cols), _line(x[:,cols,1].mean(1)*h, rows)],x.shape[:2]
-
-def _scaled_boxes(dls:DataLoaders, item:Path, raw:np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    "The part in view of boxes (n, 4) of the file `item`, in pixels as the network sees it, and its (rows, columns)."
-    with Image.open(item) as im: lines,size = _seen(dls, *im.size)
-    found = raw.copy()
-    for axis,(slope,start) in enumerate(lines):
-        edges,n = raw[:,axis::2],size[1-axis]
-        # A picture that is one pixel wide is seen as one colour: all of it, or nothing, is in the box
-        new = np.sort((edges-start)/slope, 1) if slope else np.where((edges[:,:1] <= start) & (start < edges[:,1:]), [[0, n]], 0)
-        found[:,axis::2] = new.clip(0, n)
-    return found[(found[:,2:] > found[:,:2]).all(1)],size
-
-def _boxes_of(
-    m:'CAMs',
-    i:int, # Number of the picture
-    by_file:dict[str, pd.DataFrame],
-    label:str|None=None, # Only boxes of this class
-) -> tuple[np.ndarray, tuple[int, int]|None]:
-    "The boxes of picture `i`, (n, 4) in pixels as the network saw it, and its (rows, columns); None for an unknown file."
-    key = _key(m.items[i], by_file)
-    if key is None: return np.zeros((0, 4)),None
-    b = by_file[key]
-    if label is not None: b = b[b.label.astype(str) == str(label)]
-    return _scaled_boxes(m.dls, m.items[i], b[['xmin', 'ymin', 'xmax', 'ymax']].to_numpy(float))
 
 # %% ../nbs/10_cam.ipynb #b26646d7
 @patch

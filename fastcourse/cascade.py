@@ -10,10 +10,12 @@ import math, numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
-from fastai.vision.all import *
+from .late import late_imports
+with late_imports(): from fastai.vision.all import *
+from .boxes import ramp
 from .core import *
+from .seen import *
 from .cam import *
-from .cam import _as_items, _class_idx, _decoded, _ramp
 
 # %% ../nbs/10_cascade.ipynb #85b4f687
 def _threshold(maps:Tensor, T:str, level:float) -> Tensor:
@@ -93,7 +95,7 @@ class Cascade:
         bs:int|None=None, # Batch size; by default that of the learners
     ) -> list[CAMs]:
         "The maps of every network for the original pictures: k `CAMs`."
-        if not isinstance(items, Tensor): items = _as_items(items)
+        if not isinstance(items, Tensor): items = as_items(items)
         return [cams(lrnr, items, bs) for lrnr in self.lrnrs]
 
     def cams(self,
@@ -129,8 +131,8 @@ def _network_input(dls:DataLoaders, x:Tensor) -> Tensor:
 
 def _check_places(dls:DataLoaders, rows:int, columns:int) -> None:
     "Refuse `batch_tfms` that move the pixels of validation pictures: then the maps would not fit the pictures that are darkened."
-    x = _ramp(columns, rows)/255
-    seen = _decoded(dls, _network_input(dls, tensor(x).float().permute(2, 0, 1)[None]))
+    x = ramp(columns, rows)/255
+    seen = decoded(dls, _network_input(dls, tensor(x).float().permute(2, 0, 1)[None]))
     if seen.shape != x.shape or np.abs(seen-x).mean() > 0.01:
         raise InputError(f"batch_tfms resize or crop the validation pictures, {columns}×{rows} pixels to {seen.shape[1]}×{seen.shape[0]}; "
                          "cascam needs item_tfms that do all of it")
@@ -201,10 +203,10 @@ def show(self:Cascade,
     In column i the picture is darkened by the maps of the networks before i. Each map has a scale of its own, from 0 to
     its highest place. All maps are of the class that `which` says; 'predicted' is the first network's."""
     check_whole('n', n)
-    items = list(items) if isinstance(items, Tensor) else _as_items(items)
+    items = list(items) if isinstance(items, Tensor) else as_items(items)
     items = [items[i] for i in np.linspace(0, len(items)-1, min(n, len(items))).round().astype(int)]
     m = self.cams(torch.stack(items) if isinstance(items[0], Tensor) else items)
-    rows,dls,idx = range(len(m)),self.lrnrs[0].dls,_class_idx(m, which)
+    rows,dls,idx = range(len(m)),self.lrnrs[0].dls,m.class_idx(which)
     original = x = torch.stack([tensor(m.picture(i)).permute(2, 0, 1) for i in rows])
     fig,axs = plt.subplots(len(m), len(self)+2, figsize=(1.8*(len(self)+2), 2*len(m)), squeeze=False, layout='constrained')
     _draw(axs[:,0], x, None, alpha, cmap)

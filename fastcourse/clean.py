@@ -5,54 +5,53 @@
 # %% auto #0
 __all__ = ['check_images', 'clean_images']
 
-# %% ../nbs/08_clean.ipynb #15552ca2
-import hashlib, mimetypes, os, shutil
+# %% ../nbs/08_clean.ipynb #42294caa
+import csv, errno, functools, hashlib, io, os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 
-# %% ../nbs/08_clean.ipynb #a9c53c2a
+# %% ../nbs/08_clean.ipynb #a5f7998a
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 from .core import *
-from .crawl import (_BITS, _COLUMNS, _ENDINGS, _NEAR, _Bad, _check_number, _picture_hash, _read_manifest,
-                              _read_picture, _sniff, _strict_pillow, _write_csv)
+from .download import clean_text
+from .manifest import Manifest, folder_lock, free_name, has_manifest, move_file
+from .pictures import (ENDINGS, HASH_BITS, NEAR_BITS, Picture, PictureError, ends_like_picture, list_files, open_picture,
+                                 orientation_of, picture_hash, picture_kind, picture_look, read_file, read_picture,
+                                 same_picture, strict_pillow, to_rgb)
 
-# %% ../nbs/08_clean.ipynb #e603ff3c
+# %% ../nbs/08_clean.ipynb #8c49d774
 def _hints(grey:np.ndarray) -> str:
     "What a person may want to look at: 'blurred', 'dark', or both."
-    o = grey[:512,:512].astype(np.int16)
+    y,x = (max(0, n-192)//2 for n in grey.shape)   # the middle, where the subject is; this runs for every picture
+    o = grey[y:y+192,x:x+192].astype(np.int16)
     if min(o.shape) < 3: return ''
-    edges = 4*o[1:-1,1:-1]-o[:-2,1:-1]-o[2:,1:-1]-o[1:-1,:-2]-o[1:-1,2:]
-    signs = dict(blurred=edges.var() < 40, dark=np.percentile(o[::4,::4], 95) < 50)
+    edges = o[1:-1,1:-1]*4
+    for part in (o[:-2,1:-1], o[2:,1:-1], o[1:-1,:-2], o[1:-1,2:]): edges -= part
+    edges = edges.ravel().astype(np.float32)
+    some = np.sort(grey[::8,::8], axis=None)
+    signs = dict(blurred=edges@edges/len(edges)-edges.mean()**2 < 40, dark=some[int(.95*(len(some)-1))] < 50)
     return ', '.join(name for name,yes in signs.items() if yes)
 
-# %% ../nbs/08_clean.ipynb #4b6debee
 _SPLITS = {'train': 0, 'training': 0, 'valid': 1, 'val': 1, 'validation': 1, 'test': 2, 'testing': 2}
-_FIXABLE = ('wrong ending', 'palette with transparency', 'CMYK', '16 bit', 'animated', 'rotated')
 
 def _files(path:Path) -> list[str]:
     "All files below `path`, without hidden ones, and without files such as manifest.csv beside the class folders."
-    res = []
-    for folder,folders,files in os.walk(path):
-        folders[:] = sorted(o for o in folders if not o.startswith('.'))
-        top = Path(folder) == path
-        for o in files:
-            if o.startswith('.') or not os.path.isfile(os.path.join(folder, o)): continue
-            claims = Path(o).suffix[1:].lower() in _ENDINGS or (mimetypes.guess_type(o)[0] or '').startswith('image/')
-            if top and not claims:
-                with open(os.path.join(folder, o), 'rb') as f:
-                    if not _sniff(f.read(16)): continue
-            res.append((Path(folder)/o).relative_to(path).as_posix())
-    return sorted(res)
+    def is_ours(name):
+        if '/' in name or ends_like_picture(name): return True
+        try: return bool(picture_kind(read_file(path/name)[:16]))
+        except PictureError: return False
+    return [o for o in list_files(path) if is_ours(o)]
 
-def _faults(pic, file:str, min_side:int) -> list[str]:
+def _faults(pic:Picture, file:str, min_side:int) -> list[str]:
     "What is wrong with a picture that can be read."
     ending = Path(file).suffix[1:].lower()
     return [name for name,yes in (
         ('tiny', min(pic.width, pic.height) < min_side),
-        ('wrong ending', pic.kind in _ENDINGS.values() and _ENDINGS.get(ending) != pic.kind),
+        ('wrong ending', pic.kind in ENDINGS.values() and ENDINGS.get(ending) != pic.kind),
         ('palette with transparency', pic.palette_alpha), ('CMYK', pic.mode == 'CMYK'),
         ('16 bit', pic.mode in ('I', 'F') or pic.mode.startswith('I;16')),
         ('animated', pic.animated), ('rotated', pic.orientation != 1)) if yes]
@@ -64,46 +63,61 @@ def _check_one(path:Path, file:str, max_pixels:int, min_side:int, compare:bool) 
     label = parts[-2] if len(parts) > 1+bool(split) else ''
     row = dict(file=file, split=split, label=label, kind='', mode='', width=0, height=0, bytes=0, problems='',
                reason='', duplicate_of='', hints='', sha256='', phash='')
-    try: data = (path/file).read_bytes()
-    except OSError as e: return dict(row, problems='broken', reason=e.strerror or type(e).__name__)
-    row.update(bytes=len(data), kind=_sniff(data))
-    try: pic = _read_picture(data, max_pixels, others=True, **({} if compare else {'side': 32}))
-    except _Bad as e: return dict(row, problems=e.problem, reason=e.detail)
+    try:
+        data = read_file(path/file)
+        row.update(bytes=len(data), kind=picture_kind(data))
+        pic = read_picture(data, max_pixels, side=256 if compare else 32)
+    except PictureError as e: return dict(row, problems=e.problem, reason=e.detail)
     row.update(kind=pic.kind, mode=pic.mode, width=pic.width, height=pic.height,
-               problems=', '.join(_faults(pic, file, min_side)))
+               problems=', '.join(_faults(pic, file, min_side)), reason=pic.doubt)
     if compare:
-        row.update(sha256=hashlib.sha256(data).hexdigest(), phash=_picture_hash(pic.grey).hex(), hints=_hints(pic.grey))
+        row.update(sha256=hashlib.sha256(data).hexdigest(), phash=picture_hash(pic.grey).hex(), hints=_hints(pic.grey))
     return row
 
-# %% ../nbs/08_clean.ipynb #f48c0bfa
+# %% ../nbs/08_clean.ipynb #b499b093
 def _order(row:dict):
     "Originals come first: train, valid, test, then the larger picture."
     return (_SPLITS.get(row['split'].lower(), 0), -row['width']*row['height'], row['file'])
 
-def _mark_copies(rows:list[dict]):
+def _signs(hashes:np.ndarray) -> np.ndarray: return np.unpackbits(hashes, axis=1).astype(np.float32)*2-1
+
+def _near(hashes:np.ndarray, start:int, end:int):
+    "For each hash from `start` to `end`, the numbers of earlier ones that are near, in order. (n, 32) uint8."
+    mine,found = _signs(hashes[start:end]),[[] for _ in range(start, end)]
+    for at in range(0, end, 4096):   # flat memory, however many pictures there are
+        hits = mine@_signs(hashes[at:min(at+4096, end)]).T >= HASH_BITS-2*NEAR_BITS
+        for i,j in np.argwhere(hits):
+            if at+j < start+i: found[i].append(int(at+j))
+    return found
+
+def _mark_copies(path:Path, rows:list[dict]):
     "Fill `duplicate_of`, and add to `problems`, where an earlier picture (see `_order`) is the same."
     rows = sorted((o for o in rows if o['phash'] and 'tiny' not in o['problems']), key=_order)
     if not rows: return
-    hashes = np.frombuffer(bytes.fromhex(''.join(o['phash'] for o in rows)), np.uint8).reshape(-1, _BITS//8)
-    signs = np.unpackbits(hashes, axis=1).astype(np.float32)*2-1
-    originals = np.ones(len(rows), bool)
-    for start in range(0, len(rows), 512):
-        near = signs[start:start+512]@signs[:start+512].T >= _BITS-2*_NEAR
-        for i,hits in enumerate(near, start):
-            # Only with originals: a copy of a copy is compared with what stays, so groups cannot grow into chains.
-            found = np.flatnonzero(hits[:i]&originals[:i])
-            if not len(found): continue
-            originals[i] = False
-            same = [rows[j] for j in found if rows[j]['sha256'] == rows[i]['sha256']]
-            first = same[0] if same else rows[found[0]]
-            problems = ['exact duplicate' if same else 'near duplicate']
-            if rows[i]['split'] != first['split']: problems.append('leak')
-            if rows[i]['label'] != first['label']: problems.append('two labels')
-            how = 'the same bytes as' if same else 'the same picture as'
-            rows[i].update(duplicate_of=first['file'], reason=f"{how} {first['file']}",
-                           problems=', '.join(filter(None, [rows[i]['problems'], *problems])))
+    @functools.lru_cache(4096)
+    def look(file):
+        try: return picture_look(read_file(path/file))
+        except Exception: return None   # it was read a moment ago: gone since, or no memory for it now
+    def same(a, b): return look(a['file']) is not None and look(b['file']) is not None and same_picture(look(a['file']), look(b['file']))
+    hashes = np.frombuffer(bytes.fromhex(''.join(o['phash'] for o in rows)), np.uint8).reshape(-1, HASH_BITS//8)
+    originals,by_sha = np.ones(len(rows), bool),{}
+    blocks = range(0, len(rows), 512)
+    found = (o for start in blocks for o in _near(hashes, start, min(start+512, len(rows))))
+    for i,near in enumerate(progress(found, 'compare', len(rows))):
+        row = rows[i]
+        # Only with originals: a copy of a copy is compared with what stays, so groups cannot grow into chains.
+        first = by_sha.setdefault(row['sha256'], i)
+        exact = first != i
+        if not exact: first = next((j for j in near if originals[j] and same(row, rows[j])), None)
+        if first is None: continue
+        originals[i],first = False,rows[first]
+        problems = ['exact duplicate' if exact else 'near duplicate']
+        if row['split'] != first['split']: problems.append('leak')
+        if row['label'] != first['label']: problems.append('two labels')
+        row.update(duplicate_of=first['file'], reason=f"the same {'bytes' if exact else 'picture'} as {first['file']}",
+                   problems=', '.join(filter(None, [row['problems'], *problems])))
 
-# %% ../nbs/08_clean.ipynb #f3e17fc3
+# %% ../nbs/08_clean.ipynb #5064f8af
 def check_images(
     path:str|Path, # Folder of pictures: path/train/cat/..., path/cat/..., or flat
     duplicates:bool=True, # Also compare the pictures with one another, and give hints; without it, only open and read
@@ -114,133 +128,199 @@ def check_images(
     """Look at every file below `path`, whatever its ending, and read it to the last byte. Nothing is changed.
 
     Columns: `file` (below `path`), `split` ('train', 'valid', 'test' folder, or ''), `label` (its folder), `kind`,
-    `mode`, `width`, `height`, `bytes`, `problems` ('' or some of: not a picture, broken, huge, tiny, wrong ending,
-    palette with transparency, CMYK, 16 bit, animated, rotated, exact duplicate, near duplicate, leak, two labels),
-    `reason`, `duplicate_of`, `hints` (blurred, dark: for a person to look at), `sha256`, `phash`. A 'leak' is a copy in
-    another split, 'two labels' a copy in another class; the copy in train, then the larger one, counts as the original.
-    Hidden files, and files beside the class folders that are no pictures, are left out. Raises `InputError` where
-    `path` is no folder. Lesson row 5.2."""
-    path = Path(path)
+    `mode`, `width`, `height`, `bytes`, `problems` ('' or some of: not a picture, broken, huge, not read, tiny, wrong
+    ending, palette with transparency, CMYK, 16 bit, animated, rotated, exact duplicate, near duplicate, leak, two
+    labels), `reason`, `duplicate_of`, `hints` (blurred, dark: for a person to look at), `sha256`, `phash`. 'not read' is
+    no fault of the file (a permission, memory, a kind such as HEIC). A 'leak' is a copy in another split, 'two labels' a
+    copy in another class; the copy in train, then the larger one, counts as the original. Linked folders are followed;
+    hidden files, and files beside the class folders that are no pictures, are left out. Raises `InputError` where `path`
+    is no folder. Lesson row 5.2."""
+    path = Path(path).expanduser()
     if not path.is_dir(): raise InputError(f"path is '{path}': there is no such folder; give a folder of pictures")
-    for name,n in dict(min_side=min_side, max_pixels=max_pixels, workers=workers or 1).items():
-        _check_number(name, n, 1, whole=True)
+    for name,n in dict(min_side=min_side, max_pixels=max_pixels, workers=workers or 1).items(): check_whole(name, n)
     files = _files(path)
-    with _strict_pillow(), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        done = pool.map(lambda o: _check_one(path, o, max_pixels, min_side, duplicates), files)
-        rows = list(progress(done, 'check', len(files)))
-    if duplicates: _mark_copies(rows)
+    with strict_pillow():
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            done = pool.map(lambda o: _check_one(path, o, max_pixels, min_side, duplicates), files)
+            rows = list(progress(done, 'check', len(files)))
+        if duplicates: _mark_copies(path, rows)
     return pd.DataFrame(rows, columns=['file', 'split', 'label', 'kind', 'mode', 'width', 'height', 'bytes',
                                        'problems', 'reason', 'duplicate_of', 'hints', 'sha256', 'phash'])
 
-# %% ../nbs/08_clean.ipynb #77f63547
-def _repaired(file:Path, kind:str) -> tuple[Image.Image, str, dict]:
-    "The first frame of `file`, upright, 8 bits, no palette, no CMYK; and the kind and options to save it with."
-    im = Image.open(file)
+# %% ../nbs/08_clean.ipynb #e3c1caba
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}
+
+def _exif(im:Image.Image) -> tuple[int, dict]:
+    "The orientation, and the option that saves the rest of the EXIF part, where it is sound."
+    data = im.info.get('exif')
+    turn = orientation_of(data)
+    if turn == 1: return turn,{'exif': data} if data else {}
+    exif = Image.Exif()
+    exif.load(data)
+    del exif[0x0112]
+    return turn,{'exif': exif.tobytes()}
+
+def _repaired(data:bytes, kind:str) -> tuple[bytes, str]:
+    "The repaired file, and its kind."
+    im = open_picture(data)
     options = {k: im.info[k] for k in ('icc_profile',) if k in im.info and im.mode != 'CMYK'}
     if kind == 'jpg' and im.mode != 'CMYK':
         # The same tables as before: nearly nothing is lost in the second encoding.
         options.update(qtables=im.quantization, subsampling=JpegImagePlugin.get_sampling(im))
     elif kind == 'jpg': options.update(quality=95)
+    turn,exif = _exif(im)
     # A jpg of many frames is a photograph with its preview.
     animated = kind != 'jpg' and getattr(im, 'is_animated', False)
-    im.seek(0)
-    im = ImageOps.exif_transpose(im)
-    if 'exif' in im.info: options['exif'] = im.info['exif']
-    if im.mode == 'P' and 'transparency' in im.info:
-        # Seen in a browser the hidden parts are white; a plain conversion would show whatever colour lies there.
-        rgba = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), rgba).convert('RGB')
-    if im.mode.startswith('I;16') or im.mode == 'I': im = Image.fromarray((np.asarray(im)>>8).astype(np.uint8))
-    if im.mode == 'F' or im.mode == 'CMYK': im = im.convert('RGB')
-    if animated or kind == 'gif': kind = 'png'
-    return im.convert('RGB') if im.mode == 'P' else im,kind,options
+    if im.mode[0] in 'IF': im = to_rgb(im).getchannel(0)
+    elif im.mode in ('P', 'CMYK'): im = to_rgb(im)
+    if turn in _TURNS: im = im.transpose(_TURNS[turn])
+    if animated or kind not in ('jpg', 'png', 'webp', 'bmp', 'tiff'): kind = 'png'
+    out = io.BytesIO()
+    im.save(out, dict(jpg='JPEG').get(kind, kind.upper()), **options, **exif)
+    return out.getvalue(),kind
 
-def _free(file:Path) -> Path:
-    "`file`, or the first name beside it that is not taken."
-    n,res = 0,file
-    while os.path.lexists(res): n,res = n+1,file.with_name(f'{file.stem}-{n+1}{file.suffix}')
+# %% ../nbs/08_clean.ipynb #c1b4507f
+_REPORT = ['file', 'action', 'to', 'problems', 'reason', 'time', 'original']
+
+class _Journal:
+    "The lines of rejected.csv. Raises `InputError` where the file there is none of ours."
+    def __init__(self, path:Path):
+        self.path,self.file = path,path/'.rejected'/'rejected.csv'
+        data = self.file.read_bytes() if self.file.exists() else b''
+        whole = data[:data.rfind(b'\n')+1]   # a line that was not written to its end says nothing
+        try: head,*lines = csv.reader(io.StringIO(whole.decode(), newline=''), strict=True) if whole else [_REPORT]
+        except (ValueError, csv.Error): head,lines = [],[]
+        self.rows = [dict.fromkeys(_REPORT, '')|dict(zip(head, o)) for o in lines]
+        if head not in (_REPORT, _REPORT[:6]) or any(len(o) != len(head) for o in lines):
+            raise InputError(f"'{self.file}' is damaged or not from clean_images: repair it, or move it away")
+        if data != whole or head != _REPORT: self._write()
+
+    def _write(self):
+        self.file.parent.mkdir(exist_ok=True)
+        with write_beside(self.file) as f: f.write(''.join(map(self._line, [dict(zip(_REPORT, _REPORT)), *self.rows])).encode())
+
+    @staticmethod
+    def _line(row) -> str:
+        out = io.StringIO()
+        csv.DictWriter(out, _REPORT, lineterminator='\n').writerow({k: clean_text(row[k]) for k in _REPORT})
+        return out.getvalue()
+
+    def note(self, row:dict):
+        "Write a line, and wait until it is on the disk."
+        if not self.file.exists(): self._write()
+        with open(self.file, 'ab') as f:
+            f.write(self._line(row).encode())
+            f.flush()
+            os.fsync(f.fileno())
+        self.rows.append(row)
+
+    def recover(self, man:Manifest|None):
+        "Finish what the last line says, or take it back where nothing of it was done."
+        if not self.rows: return
+        row = self.rows[-1]
+        here,there,kept = (bool(row[k]) and os.path.lexists(self.path/row[k]) for k in ('file', 'to', 'original'))
+        if row['action'] == 'repaired' and row['original'] and row['to'] != row['file'] and here and there and not kept:
+            move_file(self.path/row['file'], self.path/row['original'])
+            here = False
+        elif here and not (kept if row['original'] else there):
+            self.rows.pop()
+            return self._write()
+        # What was done the manifest may not know yet; a new file of an old name is another matter.
+        if man and (not here or row['to'] == row['file']): _tell(man, row)
+
+def _tell(man:Manifest, row:dict):
+    "Keep the manifest true."
+    if row['action'] == 'repaired': man.moved(row['file'], row['to'])
+    else: man.moved(row['file'], reason=f"{row['problems']}: {row['reason']}".strip(': '))
+
+def _below(path:Path, place:Path) -> str: return place.relative_to(path).as_posix()
+
+def _plan_one(path:Path, row, action:str) -> tuple[dict, bytes]:
+    "What will be done with one file (its columns `to` and `original`), and the bytes of a repair."
+    old,aside = path/row.file,free_name(path/'.rejected'/row.file)
+    if action == 'deleted': return dict(to='', original=''),b''
+    if action == 'rejected': return dict(to=_below(path, aside), original=''),b''
+    # A name only: nothing inside the file changes
+    if not set(row.problems.split(', '))&set(_FIXABLE)-{'wrong ending'}:
+        return dict(to=_below(path, free_name(old.with_suffix(f'.{row.kind}'))), original=''),b''
+    data = read_file(old)
+    try: data,kind = _repaired(data, row.kind)
+    except Exception as e: raise PictureError('not read', str(e) or type(e).__name__) from None   # Pillow raises anything
+    right = old.suffix[1:].lower() == kind or ENDINGS.get(old.suffix[1:].lower()) == kind or kind == 'tiff' == row.kind
+    new = old if right else free_name(old.with_suffix(f'.{kind}'))
+    return dict(to=_below(path, new), original=_below(path, aside)),data
+
+def _do(path:Path, row:dict, data:bytes):
+    "Do what the line `row` says."
+    old,new,aside = (path/row[k] for k in ('file', 'to', 'original'))
+    if row['action'] == 'deleted': return old.unlink()
+    if not row['original']: return move_file(old, new)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    if new == old:
+        with write_beside(aside) as f: f.write(old.read_bytes())
+        with write_beside(new) as f: f.write(data)
+    else:
+        with write_beside(new) as f: f.write(data)
+        move_file(old, aside)
+
+# %% ../nbs/08_clean.ipynb #4fc20860
+_SURE = {'not a picture', 'broken', 'huge', 'tiny', 'exact duplicate'}
+_FIXABLE = ('wrong ending', 'palette with transparency', 'CMYK', '16 bit', 'animated', 'rotated')
+_DELETABLE = {'not a picture', 'broken'}
+
+def _action(path:Path, row, fix:bool, delete:bool) -> str:
+    "What may be done with a file that has problems."
+    problems = set(row.problems.split(', '))
+    if problems&_SURE and ends_like_picture(row.file):
+        # Two names of one file, by a link: to move one would take both.
+        twice = row.duplicate_of and os.path.realpath(path/row.file) == os.path.realpath(path/row.duplicate_of)
+        return 'left' if twice and not problems&_SURE-{'exact duplicate'} else 'deleted' if delete and problems <= _DELETABLE else 'rejected'
+    unsure = problems&_SURE or '16 bit' in problems and row.reason and not row.duplicate_of
+    return 'repaired' if fix and problems&set(_FIXABLE) and not unsure else 'left'
+
+def _clean_one(path:Path, row, fix:bool, delete:bool, dry_run:bool, journal:_Journal|None, man:Manifest|None) -> dict:
+    "Plan, note, do. What goes wrong with one file is its reason, and it stays."
+    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+    res = dict(file=row.file, action=_action(path, row, fix, delete), to='', problems=row.problems, reason=row.reason,
+               time=now, original='')
+    if dry_run or res['action'] == 'left': return res
+    try: places,data = _plan_one(path, row, res['action'])
+    except PictureError as e: return dict(res, action='left', reason=f"it could not be {res['action']}: {e.detail}")
+    res.update(places)
+    journal.note(res)
+    try: _do(path, res, data)
+    except OSError as e:
+        journal.recover(man)
+        if e.errno == errno.ENOSPC: raise
+        return dict(res, action='left', to='', original='', reason=f"it could not be {res['action']}: {e.strerror or e}")
+    if man: _tell(man, res)
     return res
 
-def _put_aside(path:Path, file:str, copy:bool=False) -> str:
-    "Move (or copy) into path/.rejected, under the same path; the place, below `path`."
-    place = _free(path/'.rejected'/file)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    (shutil.copy2 if copy else os.replace)(path/file, place)
-    return place.relative_to(path).as_posix()
-
-def _repair(path:Path, row) -> str:
-    "Repair one file; its new name, below `path`. The original goes to .rejected where its content changes."
-    old = path/row.file
-    if row.problems == 'wrong ending':
-        new = _free(old.with_suffix(f'.{row.kind}'))
-        os.rename(old, new)
-        return new.relative_to(path).as_posix()
-    part = old.with_name(f'.{old.name}.part')
-    try:
-        with _strict_pillow():
-            im,kind,options = _repaired(old, row.kind)
-            im.save(part, {'jpg': 'JPEG'}.get(kind, kind.upper()), **options)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    right = old.with_suffix(f'.{kind}') if _ENDINGS.get(old.suffix[1:].lower()) != kind else old
-    _put_aside(path, row.file, copy=True)
-    new = right if right == old else _free(right)
-    os.replace(part, new)
-    if new != old: old.unlink()
-    return new.relative_to(path).as_posix()
-
-def _do(path:Path, row, action:str) -> str:
-    "Do `action` with one file; its new name, below `path`."
-    if action == 'repaired': return _repair(path, row)
-    if action == 'rejected': return _put_aside(path, row.file)
-    if action == 'deleted': (path/row.file).unlink()
-    return ''
-
-# %% ../nbs/08_clean.ipynb #fa1ec408
-_REPORT = ['file', 'action', 'to', 'problems', 'reason', 'time']
-
-def _note(path:Path, rows:list[dict]):
-    "Add to .rejected/rejected.csv what lies there and why, and keep manifest.csv true where there is one."
-    file,manifest = path/'.rejected'/'rejected.csv',path/'manifest.csv'
-    if file.parent.is_dir():
-        old = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict('records') if file.exists() else []
-        _write_csv(old+rows, _REPORT, file, file.with_suffix('.part'))
-    if manifest.exists():
-        done,known = {o['file']: o for o in rows},_read_manifest(manifest)
-        for o in known:
-            if not (now := done.get(o['file'])) or not o['file']: continue
-            if now['action'] in ('rejected', 'deleted'):
-                o.update(status='rejected', reason=f"{now['problems']}: {now['reason']}".strip(': '), file='')
-            else: o.update(file=now['to'])
-        _write_csv(known, _COLUMNS, manifest, path/'.manifest.csv.part')
-
-# %% ../nbs/08_clean.ipynb #2c357aaf
 def clean_images(
     path:str|Path, # Folder of pictures, as for `check_images`
     fix:bool=True, # Repair what can be repaired; without it such files stay as they are
     dry_run:bool=False, # Only say what would be done
-    delete:bool=False, # Delete what cannot be repaired, where it is otherwise moved to path/.rejected
+    delete:bool=False, # Delete what ends like a picture and is none or broken, where it is otherwise moved to path/.rejected
     **checks, # `duplicates`, `min_side`, `max_pixels`, `workers` of `check_images`
-) -> pd.DataFrame: # One row a file with a problem: file, action, to, problems, reason, time
-    """Check, repair, and move the rest to `path/.rejected`, each with its reason (also in `.rejected/rejected.csv`).
+) -> pd.DataFrame: # One row a file with a problem: file, action, to, problems, reason, time, original
+    """Check, repair, and move what is surely useless to `path/.rejected`; each has its reason in `.rejected/rejected.csv`.
 
     `action` is 'repaired' (wrong ending, palette with transparency, CMYK, 16 bit, animated: the first frame, rotated),
-    'rejected' (all other problems), 'deleted', or 'left' (with `fix=False`). `to` is the new name; with `dry_run`
-    nothing is done and it is ''. A repair that changes the content keeps the original in `.rejected`. Of a group of
-    copies the original stays. fastai passes over hidden folders, so the set is clean for it; a `manifest.csv` in `path`
-    is kept up to date. Raises `InputError` where `path` is no folder. Lesson row 5.2."""
-    path,df = Path(path),check_images(path, **checks)
-    rows = []
-    try:
-        for row in progress([o for o in df.itertuples() if o.problems], 'clean'):
-            fixable = all(o in _FIXABLE for o in row.problems.split(', '))
-            action = ('repaired' if fix else 'left') if fixable else 'deleted' if delete else 'rejected'
-            to,reason = '',row.reason
-            try: to = '' if dry_run else _do(path, row, action)
-            except (OSError, ValueError, SyntaxError) as e: action,reason = 'left',f'it could not be {action}: {e}'
-            rows.append(dict(file=row.file, action=action, to=to, problems=row.problems, reason=reason,
-                             time=datetime.now(timezone.utc).isoformat(timespec='seconds')))
-    finally:   # stopped in the middle, the reasons of what was moved are there
-        if rows and not dry_run: _note(path, rows)
-    return pd.DataFrame(rows, columns=_REPORT)
+    'rejected' (not a picture, broken, huge, tiny, exact duplicate), 'deleted', or 'left': near duplicates, what could not
+    be read, files that end like something else, and all repairs with `fix=False`. `to` is the new name, `original` where
+    the file lies as it was before a repair; with `dry_run` nothing is done and both are ''. Of a group of copies the
+    original stays. Each move is noted before it is done, and a `manifest.csv` of a crawl is kept up to date. fastai passes
+    over hidden folders, so the set is clean for it. Raises `InputError` where `path` is no folder, another crawl or clean
+    works in it, or its rejected.csv or manifest is damaged. Lesson row 5.2."""
+    path = Path(path).expanduser()
+    if dry_run or not path.is_dir():
+        rows = [o for o in check_images(path, **checks).itertuples() if o.problems]
+        return pd.DataFrame([_clean_one(path, o, fix, delete, True, None, None) for o in rows], columns=_REPORT)
+    with folder_lock(path), Manifest(path) if has_manifest(path) else nullcontext() as man:
+        journal = _Journal(path)
+        journal.recover(man)
+        rows = [o for o in check_images(path, **checks).itertuples() if o.problems]
+        done = [_clean_one(path, o, fix, delete, False, journal, man) for o in progress(rows, 'clean')]
+    return pd.DataFrame(done, columns=_REPORT)

@@ -6,8 +6,9 @@
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'train', 'cam', 'predict', 'main']
 
 # %% ../nbs/12_cli.ipynb #48b6ab1e
-import contextlib, os, sys, warnings
+import contextlib, errno, os, sys, tempfile, traceback, warnings
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 from fastcore.script import anno_parser, call_parse
 from .core import *
@@ -57,22 +58,31 @@ def lm_train(
     seed:int=None, # The same seed gives the same model
 ):
     "Train a word-level language model on the texts of a CSV file and save it"
+    if epochs < 1 or not 0 < lr < float('inf'):
+        raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a finite learning rate above 0")
+    _check_writable(Out)
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
-    if epochs < 1 or lr <= 0: raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a learning rate above 0")
-    _check_writable(Out)
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
     lrnr.fit_one_cycle(epochs, lr)
     save_lm(lrnr, Out)
-    print(f"saved in {Out}; now try: fastcourse lm generate {Out} \"your prompt\"")
+    print(f"saved in {Out}; now try: fastcourse lm generate {quote(Out)} \"your prompt\"")
 
 # %% ../nbs/12_cli.ipynb #930e5f2f
 def _stream(words) -> None:
     "Print words as they come."
     for i,w in enumerate(words): print(f"{' ' if i else ''}{w}", end='', flush=True)
     print()
+
+def _read_input() -> str:
+    "All of standard input as text."
+    if sys.stdin is None: raise InputError("standard input is closed; give the prompt as an argument")
+    try: return sys.stdin.read()
+    except UnicodeDecodeError as e:
+        raise InputError(f"standard input is no {e.encoding} text (byte {e.start}: {e.object[e.start]:#04x}); convert it first, "
+                         "or give the prompt as an argument") from None
 
 @call_parse
 def lm_generate(
@@ -87,12 +97,12 @@ def lm_generate(
     stream:bool=False, # Print each word as it comes
 ):
     "Let a saved language model go on from a prompt"
-    from fastcourse.text import generate, load_lm
-    if prompt == '-': prompt = sys.stdin.read()
-    said = generate(load_lm(folder), prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature,
-                    seed=seed, stream=stream)
+    from fastcourse.speak import speak
+    if prompt == '-': prompt = _read_input()
+    said = speak(folder, prompt, N_words, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature, seed=seed,
+                 stream=stream)
     if stream: _stream(said)
-    else: print(said.text)
+    else: print(said)
 
 # %% ../nbs/12_cli.ipynb #3f8bea58
 def _queries(queries:tuple[str, ...]) -> dict:
@@ -109,8 +119,8 @@ def _queries(queries:tuple[str, ...]) -> dict:
 def _engine(source:str|None):
     "Where to search: a folder of pictures, a table of URLs, or None for the web."
     if source is None: return None
-    from fastcourse.crawl import FolderSearch, UrlListSearch
-    return FolderSearch(source) if Path(source).is_dir() else UrlListSearch(source)
+    from fastcourse.search import FolderSearch, UrlListSearch
+    return FolderSearch(source) if Path(source).expanduser().is_dir() else UrlListSearch(source)
 
 @call_parse
 def crawl(
@@ -119,13 +129,17 @@ def crawl(
     max_images:int=200, # Pictures asked for a query
     pause:float=10., # Seconds between two questions to the search engine
     test_share:float=0.2, # Share of each class that goes to test, where the queries name no split
+    license:str=None, # Only pictures of this licence: Public, Share, ShareCommercially, Modify, ModifyCommercially
+    contact:str='', # Told to the hosts, so that they know whom to ask: +https://example.org/me
     source:str=None, # Search here and not in the web: a folder of pictures, or a CSV table of URLs
 ):
     "Collect pictures by keyword into train and test folders, with a manifest; run again to go on"
-    from fastcourse.crawl import SearchError, crawl_images, show_crawl
+    from fastcourse.crawl import crawl_images, show_crawl
+    from fastcourse.search import SearchError
     if not queries: raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
-    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share)
-    except SearchError as e: raise InputError(str(e)) from e
+    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share,
+                                license=license, contact=contact)
+    except SearchError as e: _fail(f"crawl: {e}", 1)
     print(show_crawl(manifest, n_images=0).to_string())
 
 @call_parse
@@ -143,19 +157,20 @@ def check(
 def clean(
     path:str, # Folder of pictures
     dry_run:bool=False, # Only say what would be done
-    delete:bool=False, # Delete what cannot be repaired, and do not move it to .rejected
+    delete:bool=False, # Delete what ends like a picture and is none or broken, and do not move it to .rejected
 ):
-    "Repair the pictures of a folder, and move what cannot be repaired to its folder .rejected"
+    "Repair the pictures of a folder, and move what is surely useless to its folder .rejected"
     from fastcourse.clean import clean_images
     done = clean_images(path, dry_run=dry_run, delete=delete)
     if len(done): print(done[['file', 'action', 'to', 'reason']].to_string(index=False))
-    print(f"{len(done)} files {'would be ' if dry_run else ''}changed")
+    left = (done.action == 'left').sum()
+    print(f"{len(done)-left} files {'would be ' if dry_run else ''}changed" + (f"; {left} left as they are: look at them" if left else ''))
 
 # %% ../nbs/12_cli.ipynb #8675664e
 @call_parse
 def train(
     path:str, # Folder with train/<class>/ and, where there is one, test/<class>/
-    arch:str='resnet34', # A network of torchvision, or timm/NAME
+    arch:str='resnet34', # A network of torchvision or timm; timm/NAME where both have it
     epochs:int=5, # Passes over the pictures
     Out:str='classifier', # Folder for the trained classifier
     size:int=224, # Pictures are resized to this, pixels
@@ -169,31 +184,32 @@ def train(
     "Train a picture classifier whose head can be read, and save it"
     if epochs < 1 or size < 16 or bs is not None and bs < 2:
         raise InputError(f"{epochs=}, {size=}, {bs=}: give one epoch, 16 pixels and 2 pictures a batch or more")
-    if lr is not None and not lr > 0: raise InputError(f"{lr=}: give a learning rate above 0")
+    if lr is not None: check_number('lr', lr, above=0)
     if scratch and weights: raise InputError(f"--scratch and --weights {weights}: give one of them")
     from fastai.torch_core import set_seed
-    from fastcourse.vision import _arch_of, _checked, cam_learner, folder_dls, save_classifier
-    arch = _arch_of(arch)
+    from fastcourse.bodies import find_arch
+    from fastcourse.vision import cam_learner, folder_dls, savable, save_classifier
+    arch = find_arch(arch)
     _check_writable(Out)
     if not is_terminal(): plain_bars()
     if seed is not None: set_seed(seed)
     lrnr = cam_learner(folder_dls(path, size, bs=bs), arch, pretrained=not scratch, stride=stride, weights=weights)
-    _checked(lrnr) # what cannot be saved is found now, not after the training
+    savable(lrnr) # what cannot be saved is found now, not after the training
     if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
     else: lrnr.fine_tune(epochs, lr or 2e-3)
     save_classifier(lrnr, Out)
-    print(f"saved in {Out}; now try: fastcourse cam {Out} {path} -o cam.png")
+    print(f"saved in {Out}; now try: fastcourse cam {quote(Out)} {quote(path)} -o cam.png")
 
 # %% ../nbs/12_cli.ipynb #84c5ee4b
 _Many = Annotated[str, dict(nargs='+')]
 
 def _explained(folder:str, items:list[str], save:str|None=None):
     "The `CAMs` of a saved classifier for files and folders; what goes on is told on standard error."
-    from fastai.data.transforms import get_image_files
-    from fastcourse.cam import cams
+    from fastcourse.cam import cams # first: it loads fastai without what is not needed
+    from fastcourse.pictures import picture_files
     from fastcourse.vision import load_classifier
     lrnr = load_classifier(folder)
-    files = [f for o in items for f in (sorted(get_image_files(o)) if Path(o).is_dir() else [Path(o)])]
+    files = [f for o in items for f in (picture_files(o) if Path(o).is_dir() else [Path(o)])]
     if not files: raise InputError(f"{', '.join(items)}: no pictures there; give files, or a folder that holds some")
     with contextlib.redirect_stdout(sys.stderr): return cams(lrnr, files, save=save)
 
@@ -202,7 +218,7 @@ def cam(
     folder:str, # Folder of a saved classifier
     items:_Many, # Pictures, or a folder of them
     Out:str='cam.png', # Picture file to draw, a grid
-    which:str='predicted', # Whose evidence to draw: predicted, true, or the name of a class
+    which:str='predicted', # Whose evidence to draw: predicted, true, the name of a class, or class:NAME for one with such a name
     rows:int=5, # Rows of the grid
     cols:int=5, # Columns
     maps:str=None, # Also write the maps of all classes to this .npz file
@@ -242,10 +258,10 @@ _commands = {'tour': tour, 'scenes': scenes, 'lm train': lm_train, 'lm generate'
              'crawl': crawl, 'check': check, 'clean': clean, 'train': train, 'cam': cam, 'predict': predict}
 _may_lead = ['prompt'] # arguments with a default that stand without a flag all the same
 
-def _fail(message:str) -> None:
-    "One line on standard error, exit code 2."
-    print(f"fastcourse: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def _fail(message:str, code:int=2) -> None:
+    "One line on standard error, and the exit code."
+    with contextlib.suppress(OSError): print(f"fastcourse: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
 
 def _help() -> str:
     "What `fastcourse --help` shows."
@@ -266,6 +282,10 @@ def _arguments(name:str, argv:list[str]) -> tuple[tuple, dict]:
     return tuple(args.pop('queries', ())),{k: v for k,v in args.items() if k not in ('pdb', 'xtra')}
 
 # %% ../nbs/12_cli.ipynb #944b4568
+def _note(message, *args, **kwargs) -> None:
+    "A warning as one line on standard error."
+    print(f"fastcourse: note: {message}", file=sys.stderr)
+
 def _run(argv:list[str]) -> None:
     "What `main` does, without the errors of the outside world."
     name = argv[0] if argv else '--help'
@@ -277,26 +297,60 @@ def _run(argv:list[str]) -> None:
     name = ' '.join(argv[:words])
     if name not in _commands: _fail(f"no command {name!r}; the commands are {', '.join(_commands)}")
     many,args = _arguments(name, argv[words:])
-    try:
-        with warnings.catch_warnings():
-            # torch's and fastai's FutureWarnings speak to those who write packages
-            warnings.simplefilter('ignore', FutureWarning)
-            warnings.showwarning = lambda message, *args, **kwargs: print(f"fastcourse: note: {message}", file=sys.stderr)
-            _call(_commands[name].__wrapped__, many, args)
-    except InputError as e: _fail(f"{name}: {e}")
-    except BrokenPipeError: raise
-    except OSError as e: _fail(f"{name}: {e.filename or ''}: {e.strerror or e}; check that the path exists and may be read and written")
-    except KeyboardInterrupt:
-        print(f"\nfastcourse: {name} stopped", file=sys.stderr)
-        raise SystemExit(130)
+    with warnings.catch_warnings():
+        # torch's and fastai's FutureWarnings speak to those who write packages
+        warnings.simplefilter('ignore', FutureWarning)
+        warnings.showwarning = _note
+        _call(_commands[name].__wrapped__, many, args)
+
+def _discard_output() -> None:
+    "What is still in the buffer of standard output goes nowhere, or Python complains at its exit."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _output_error() -> OSError|None:
+    "Why standard output cannot be written, where that is so."
+    try: sys.stdout.flush()
+    except OSError as e: return e
+
+def _unforeseen(e:Exception) -> str:
+    "One line about a bug; its trace goes into a file."
+    with tempfile.NamedTemporaryFile('w', prefix='fastcourse-error-', suffix='.txt', delete=False, encoding='utf-8', errors='backslashreplace') as f:
+        f.write(''.join(traceback.format_exception(e)))
+    return f"this should not happen ({type(e).__name__}: {str(e)[:200]}); please report it with the file {f.name}"
+
+_bad_path = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
+def _explain(e:Exception) -> None:
+    "End with the line and the exit code that belong to `e`."
+    if isinstance(e, InputError): _fail(str(e))
+    if isinstance(e, BrokenPipeError): return _discard_output() # the reader, such as head, has enough
+    if isinstance(e, OSError):
+        if out := _output_error():
+            _discard_output()
+            _fail(f"standard output cannot be written: {out.strerror or out}", 1)
+        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room",
+              2 if e.errno in _bad_path else 1)
+    if isinstance(e, MemoryError) or 'alloc' in str(e) and 'memory' in str(e): # torch's own is a RuntimeError
+        _fail("there is not enough memory; give smaller numbers", 1)
+    _fail(_unforeseen(e), 1)
+
+def _open_streams() -> None:
+    "Standard streams that are closed lead nowhere, so that no other file gets their numbers; any text can be printed."
+    for fd,name,mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try: os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            if name != 'stdin': setattr(sys, name, open(fd, mode, closefd=False))
+    for out in (sys.stdout, sys.stderr):
+        if hasattr(out, 'reconfigure'): out.reconfigure(errors='backslashreplace')
 
 def main(
     argv:list[str]|None=None, # Arguments; by default those of the process
 ) -> None:
-    "Run a subcommand. Exit code 0: done; 2: bad input, told in one line; 130: interrupted."
+    "Run a subcommand. Exit code 0: done; 1: not done, input is not to blame; 2: bad input, told in one line; 130: interrupted."
+    _open_streams()
     try:
         _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, such as head, has enough. What is still in the buffer goes nowhere, or Python complains at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt: _fail("stopped", 130)
+    except Exception as e: _explain(e)

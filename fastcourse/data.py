@@ -251,6 +251,28 @@ def iris() -> pd.DataFrame:
     df = pd.DataFrame(d.data, columns=['Sepal Length', 'Sepal Width', 'Petal Length', 'Petal Width'])
     return df.assign(Species=pd.Categorical.from_codes(d.target, d.target_names.tolist()))
 
+# %% ../nbs/00_data.ipynb #933789e6
+def _column(s, name):
+    "One column of a table as an array of numbers."
+    if s.isna().any():
+        raise InputError(f"{name} has no value in row {int(s.isna().argmax())}; fill or drop such rows.")
+    if not pd.api.types.is_numeric_dtype(s):
+        raise InputError(f"{name} holds {s.dtype} values, not numbers; make codes of them, see fastcourse.data.codes.")
+    return s.to_numpy()
+
+def as_numbers(
+    v, # A DataFrame, a Series, or anything else
+    name:str, # What an error calls it
+):
+    """A table or a column as an array of numbers; what is no table stays as it is.
+
+    Raises `InputError` for missing or masked values, columns that are no numbers, and tables without columns."""
+    if np.ma.is_masked(v): raise InputError(f"{name} has masked values; fill or drop such rows.")
+    if isinstance(v, pd.Series): return _column(v, name)
+    if not isinstance(v, pd.DataFrame): return v
+    if not v.shape[1]: raise InputError(f"{name} is a table without columns.")
+    return np.column_stack([_column(v.iloc[:,i], f'{name}[{c!r}]') for i,c in enumerate(v)])
+
 # %% ../nbs/00_data.ipynb #aed79267
 class Digits(NamedTuple):
     "Threes (y = 0) and sevens (y = 1): x (n, pixels) and y (n, 1), for training and for the test, all float32."
@@ -286,8 +308,11 @@ _help = ("Pass source=… (a folder or .tgz archive with training/3, training/7,
 
 def _mnist_folder() -> Path:
     "fastai's cached copy of MNIST, downloaded with its checksum where there is none."
-    from fastai.data.external import URLs, untar_data # late: only this data set needs a network
-    try: return untar_data(URLs.MNIST)
+    import fastai.data # late, all three: only this data set needs a network
+    from fastai.data.external import URLs, fastai_cfg
+    from fastdownload import FastDownload
+    # the base stands in the configuration; FastDownload wants one all the same
+    try: return FastDownload(fastai_cfg(), module=fastai.data, base='~/.fastai').get(URLs.MNIST)
     except Exception as e: # what fails here differs between no network, a refused page and a wrong checksum
         reason = f'{type(e).__name__}: {e}'.splitlines()[0] # fastcore adds the whole page that the server sent
         raise InputError(f"MNIST could not be downloaded from {URLs.MNIST} ({reason}). {_help}") from None

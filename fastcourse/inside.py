@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from torch import Tensor, nn
 from .core import InputError, eval_mode
-from .data import codes, one_hot, vocabulary
+from .data import as_numbers, codes, one_hot, vocabulary
 
 # %% ../nbs/03_inside.ipynb #f0e61420
-def _module(model) -> nn.Module:
+def module_of(
+    model, # Module or Learner
+) -> nn.Module:
     "The torch module: `model` itself, or that of a Learner."
     res = model if isinstance(model, nn.Module) else getattr(model, 'model', None)
     if not isinstance(res, nn.Module):
@@ -26,13 +28,14 @@ def count_parameters(
     model:nn.Module, # Module, or a Learner
 ) -> int:
     "How many numbers training can change; weights that two layers share count once. Rows 1.6 and 1.9."
-    params = list(_module(model).parameters())
+    params = list(module_of(model).parameters())
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in params):
         raise InputError("The model has lazy layers, which have no shape yet: call it once on data, then count.")
     return sum(p.numel() for p in params if p.requires_grad)
 
 # %% ../nbs/03_inside.ipynb #17c02907
-_silent = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd) # hand on what they get
+unit_letters = {'one-hot': 'x', 'input': 'x', 'embedding': 'e'} # short names for the units of a layer
+silent_layers = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd) # hand on what they get
 _to_P = (nn.Sigmoid, nn.Softmax)
 
 def _leaves(model): return [m for m in model.modules() if not any(True for _ in m.children())]
@@ -76,7 +79,7 @@ def _listening(model):
     def listen(m, args, out):
         out = out[0] if isinstance(out, tuple) else out
         # a copy, since a layer such as ReLU(inplace=True) may write over it
-        if isinstance(out, Tensor) and not isinstance(m, _silent): heard.append((m, out.detach().clone()))
+        if isinstance(out, Tensor) and not isinstance(m, silent_layers): heard.append((m, out.detach().clone()))
     try:
         for m in _leaves(model): hooks += [m.register_forward_pre_hook(_check_args), m.register_forward_hook(listen)]
         with eval_mode(model), torch.no_grad(): yield heard
@@ -84,21 +87,35 @@ def _listening(model):
         for h in hooks: h.remove()
 
 # %% ../nbs/03_inside.ipynb #47c5a5a3
-def _as_input(model, x) -> tuple[Tensor, list|None]:
-    "x as a tensor where the model is, and the names of its tokens or columns, where x knows them."
-    names = None
+def as_input(
+    model:nn.Module, # Module whose first layer tells whether x is codes, and whether single numbers are a column
+    x, # Tensor, array, table, list, or text
+) -> tuple[Tensor, list|None]:
+    """x as the tensor that `model` reads, where the model is, and the names of its tokens or columns, if x knows them.
+
+    Whole numbers and booleans become floats unless the model begins with an Embedding; numbers in one row of a table
+    become a column for a model that begins with Linear(1, …). Raises `InputError` for what is no finite number."""
+    names, coded = None, any(isinstance(m, nn.Embedding) for m in model.modules())
     if isinstance(x, str) or isinstance(getattr(x, 'dtype', None), pd.CategoricalDtype):
         names, x = vocabulary(x), codes(x)
-        if not any(isinstance(m, nn.Embedding) for m in model.modules()): x = one_hot(x, len(names))
+        if not coded: x = one_hot(x, len(names))
     elif isinstance(x, pd.DataFrame): names = [str(o) for o in x.columns]
-    if isinstance(x, (pd.DataFrame, pd.Series)): x = x.to_numpy(copy=True)
-    try: x = torch.as_tensor(x)
+    x = as_numbers(x, 'x')
+    try: x = torch.as_tensor(np.array(x) if isinstance(x, np.ndarray) else x)
     except (TypeError, ValueError, RuntimeError):
         raise InputError("x must be numbers (a tensor, array or table) or a text as from letters('abc').") from None
     if not x.dim() or not x.numel(): raise InputError(f"x has shape {tuple(x.shape)}; give one input or more.")
     if not x.isfinite().all(): raise InputError("x has entries that are NaN or infinite; remove them first.")
     p = next(model.parameters(), torch.empty(0))
-    return (x.to(p) if x.is_floating_point() else x.to(p.device)), names
+    x = x.to(p.device if coded and not x.is_floating_point() else p)
+    first = next(iter(_leaves(model)), None)
+    if x.dim() == 1 and len(x) > 1 and isinstance(first, nn.Linear) and first.in_features == 1: x = x[:,None]
+    return x, names
+
+def predictions(model, x) -> Tensor:
+    "What `model` gives for `x`, in evaluation mode, which is put back."
+    model = module_of(model)
+    with eval_mode(model), torch.no_grad(): return model(as_input(model, x)[0])
 
 def _to_rows(tensors, recurrent) -> tuple[str, list[Tensor]]:
     "Each tensor with one row per input in front, and what a row is. The first tensor is the input."
@@ -131,8 +148,8 @@ def layer_outputs(
     Flatten and Identity hand on what they get and have no columns. Rows of (L, N, H_in) are named by step and series.
     The model runs once, in evaluation mode and without gradients; no hook stays and all modes are put back, also when
     it fails. Raises `InputError` for empty x, NaN, codes or sizes that do not fit. Rows 1.4, 2.4, 3.1-3.3, 4.3."""
-    model = _module(model)
-    x, own = _as_input(model, x)
+    model = module_of(model)
+    x, own = as_input(model, x)
     names = own if names is None else [str(o) for o in names]
     with _listening(model) as heard: res = model(x)
     res = res[0] if isinstance(res, tuple) else res
@@ -168,7 +185,7 @@ def layer_outputs(
     return pd.DataFrame(values.cpu().numpy(), index=index, columns=columns)
 
 # %% ../nbs/03_inside.ipynb #461737de
-def _tex(name:str, unit=None) -> str:
+def tex(name:str, unit=None) -> str:
     "LaTeX of a name, no dollars: out and a (or out_a) give \\mathrm{out}_{\\mathrm{a}}; with a backslash it is LaTeX."
     if unit is None: name, _, unit = name.partition('_') if '\\' not in name else (name, '', '')
     escape = lambda o: ''.join({'\\':r'\backslash ', '^':r'\wedge ', '~':r'\sim ',
@@ -223,12 +240,12 @@ def equations(
     W = layer.weight.detach().cpu().double()
     if isinstance(layer, nn.Embedding):
         tokens, ys = _symbols('tokens', x, len(W)), _symbols('units', y, W.shape[1])
-        rows = [(f'{b}({a})', f'{_tex(b)}({_tex(a)})', [(w, '', '')])
+        rows = [(f'{b}({a})', f'{tex(b)}({tex(a)})', [(w, '', '')])
                 for a,ws in zip(tokens, W.tolist()) for b,w in zip(ys, ws)]
     else:
         xs, ys = _symbols('inputs', x, W.shape[1]), _symbols('units', y, len(W))
         b = [[]]*len(W) if layer.bias is None else [[(o, '', '')] for o in layer.bias.detach().tolist()]
-        rows = [(o, _tex(o), [(w, a, _tex(a)) for a,w in zip(xs, ws)] + c) for o,ws,c in zip(ys, W.tolist(), b)]
+        rows = [(o, tex(o), [(w, a, tex(a)) for a,w in zip(xs, ws)] + c) for o,ws,c in zip(ys, W.tolist(), b)]
     def write(terms, k, times):
         short = [(t[0], t[k]) for t in terms]
         if len(short) <= max_terms: return _sum(short, digits, times)

@@ -69,11 +69,12 @@ def digit_scenes(
 
     Place, size (0.25 to 0.42 of the side), colour and background are random, the same for both classes. The writers of
     `test` are not in `train`. Returns the table of `read_boxes`. Written beside and then renamed: an interrupted call leaves
-    nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small. Used in lesson rows 5.1–5.7."""
+    nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small or too large. Used in lesson rows 5.1–5.7."""
     dest = Path(dest)
     used = [str(dest/o) for o in ('train', 'test', 'boxes.csv') if (dest/o).exists()]
     if used: raise InputError(f"{used} exist already; remove them or choose another folder")
-    if min(n_train, n_test) < 2 or size < 32: raise InputError(f"{n_train=}, {n_test=}, {size=}: give 2 pictures or more, 32 pixels or more")
+    check_whole('n_train', n_train, 2, 10**6), check_whole('n_test', n_test, 2, 10**6)
+    check_whole('size', size, 32, 4096, ' pixels'), check_whole('seed', seed, 0)
     from sklearn.datasets import load_sample_images
     photos = [Image.fromarray(o) for o in load_sample_images().images]
     rng = np.random.default_rng(seed)
@@ -83,7 +84,7 @@ def digit_scenes(
         for label,name in enumerate(('zero', 'one')):
             digits = _digits(label, split == 'test')
             (part/split/name).mkdir(parents=True)
-            for i in range(n//2):
+            for i in progress(range(n//2), f'draw {split}/{name}'):
                 ground = _background(photos[rng.integers(len(photos))], size, rng)
                 im,box = _scene(ground, digits[rng.integers(len(digits))], rng)
                 rows.append((f'{split}/{name}/{i:03d}.jpg', name, *box))

@@ -183,7 +183,8 @@ def tour(
     """Show the main job in three parts and write `report.html` into `dest`; gives back its path.
 
     Needs no network; about two minutes on two CPU cores. Raises `InputError` where `dest` cannot be written."""
-    dest,images = Path(dest),Path(images)
+    check_whole('seed', seed, 0, 2**63-1)
+    dest,images = Path(dest).expanduser(),Path(images).expanduser()
     try:
         dest.mkdir(parents=True, exist_ok=True)
         (dest/'report.html').touch()

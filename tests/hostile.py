@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 
 def noise(seed: int, size=(96, 72)) -> Image.Image:
@@ -62,6 +62,28 @@ def holed(data: bytes, n: int) -> bytes:
     return data[:m]+bytes(n)+data[m+n:]
 
 
+def with_part(data: bytes, part: bytes) -> bytes:
+    "A JPEG with an EXIF part."
+    part = b"Exif\0\0"+part
+    return data[:2]+b"\xff\xe1"+(len(part)+2).to_bytes(2, "big")+part+data[2:]
+
+
+@cache
+def many_scans(n: int = 2000) -> bytes:
+    "A progressive JPEG that sends its last scan again and again."
+    data = encoded(Image.new("RGB", (400, 300), (9, 90, 200)), progressive=True)
+    return data[:-2]+data[data.rindex(b"\xff\xda"):-2]*n+data[-2:]
+
+
+@cache
+def drawing() -> bytes:
+    "Black on nothing: without its transparency it would be a black square."
+    im = Image.new("RGBA", (80, 60))
+    ImageDraw.Draw(im).ellipse((10, 10, 70, 50), outline="black", width=4)
+    return encoded(im, "PNG")
+
+
+GOOD = encoded(noise(13, (400, 300)), quality=95)
 PNG = encoded(noise(40), "PNG")
 LARGE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)), "PNG")
 
@@ -94,6 +116,24 @@ CASES = {
     "/한국/사진.jpg": ("ok", ""), "/100%.jpg": ("ok", ""),
     **{f"/same/{i}/photo.jpg": ("ok", "") for i in range(8)},
     "/again": ("duplicate", "same bytes"), "/smaller": ("ok", ""),   # near duplicates are the business of crawl_images
+    # What a header or a body says that nobody expects
+    "/retry-odd": ("failed", "HTTP 503"), "/retry-endless": ("failed", "HTTP 503"), "/retry-past": ("failed", "HTTP 503"),
+    "/chunks": ("ok", ""), "/chunk-word": ("failed", "damaged"), "/chunk-negative": ("failed", "damaged"),
+    "/chunk-huge": ("failed", "damaged"), "/chunk-short": ("failed", "damaged"), "/chunk-endless-head": ("failed", "damaged"),
+    "/gzip-tail": ("ok", ""), "/gzip-cut": ("failed", "damaged"), "/brotli": ("rejected", "unknown"),
+    "/length-negative": ("ok", ""), "/length-word": ("ok", ""), "/status-word": ("failed", "damaged"), "/status-999": ("failed", "HTTP 999"),
+    "/location-long": ("failed", "damaged"), "/header-bytes": ("ok", ""),
+    # Opt-outs
+    "/noai": ("refused", "X-Robots-Tag: noai"), "/noindex": ("refused", "noindex"), "/noimageai": ("refused", "noimageai"),
+    "/noai-others": ("ok", ""), "/nofollow": ("ok", ""),
+    # Pictures as they really come
+    "/stray.jpg": ("ok", ""), "/thumb-holed.jpg": ("rejected", "broken"), "/scans.jpg": ("rejected", "huge"),
+    "/clear.png": ("ok", ""), "/deep.png": ("ok", ""), "/exif-odd.jpg": ("ok", ""), "/moving.gif": ("ok", ""),
+    "/cmyk.jpg": ("ok", ""), "/json.jpg": ("rejected", "JSON"), "/pdf.jpg": ("rejected", "PDF"), "/heic.jpg": ("rejected", "HEIC"),
+    "/tiff.jpg": ("rejected", "TIFF"), "/bmw.bmp": ("rejected", "unknown"),
+    "http://192.0.0.8/": ("refused", "no public"), "http://192.88.99.1/": ("refused", "no public"),
+    "http://168.63.129.16/": ("refused", "no public"), "http://[3fff::1]/": ("refused", "no public"),
+    "http://[64:ff9b::a00:1]/": ("refused", "no public"),
     "file:///etc/passwd": ("refused", "only http"), "ftp://127.0.0.1/a.jpg": ("refused", "only http"),
     "data:image/png;base64,iVBORw0KGgo=": ("refused", "only http"),
     "http://10.0.0.1/a.jpg": ("refused", "10.0.0.1 is no public"),
@@ -103,7 +143,7 @@ CASES = {
     "http://no-such-host.invalid/a.jpg": ("failed", "no such host"),
     "http://[::1": ("refused", "no URL"), "not a url": ("refused", "only http"), "": ("refused", "only http"),
 }
-LIMITS = dict(allow_local=True, per_host=32, workers=64, max_time=2., timeout=5., max_bytes=200_000, retries=2,
+LIMITS = dict(allow_local=True, per_host=64, workers=64, max_time=2., timeout=5., max_bytes=200_000, retries=2,
               backoff=.02)
 
 
@@ -216,6 +256,45 @@ class Handler(BaseHTTPRequestHandler):
         if first == "holed.png": return self.send(holed(PNG, 100))
         if first == "bomb.png": return self.send(bomb())
         if first == "pixel.gif": return self.send(encoded(Image.new("P", (1, 1)), "GIF"))
+        if first == "retry-odd": return self.send(b"", 503, Retry_After="\u00b2")
+        if first == "retry-endless": return self.send(b"", 503, Retry_After="9"*400)
+        if first == "retry-past": return self.send(b"", 503, Retry_After="Mon, 01 Jan 0001 00:00:00 -2359")
+        chunked = head+b"Transfer-Encoding: chunked\r\n\r\n"
+        def chunk(data): return b"%x;odd=1\r\n%s\r\n" % (len(data), data)
+        if first == "chunks": return self.raw(chunked+chunk(picture(42)[:999])+chunk(picture(42)[999:])+b"0\r\nMore: 1\r\n\r\n")
+        if first == "chunk-word": return self.raw(chunked+chunk(picture(42)[:999])+b"many\r\n"+picture(42))
+        if first == "chunk-negative": return self.raw(chunked+chunk(picture(42)[:999])+b"-1\r\n"+LARGE)
+        if first == "chunk-huge": return self.raw(chunked+b"ffffffffffffffff\r\n"+picture(42))
+        if first == "chunk-short": return self.raw(chunked+b"ffff\r\n"+picture(42))
+        if first == "chunk-endless-head": return self.raw(chunked+b"1"*100_000)
+        if first == "gzip-tail": return self.send(gzip.compress(picture(43))+bytes(150_000), Content_Encoding="gzip")
+        if first == "gzip-cut": return self.send(gzip.compress(picture(44))[:-900], Content_Encoding="gzip")
+        if first == "brotli": return self.send(bytes(range(200)), Content_Encoding="br")
+        if first == "length-negative": return self.raw(head+b"Content-Length: -5\r\n\r\n"+picture(45))
+        if first == "length-word": return self.raw(head+b"Content-Length: some\r\n\r\n"+picture(46))
+        if first == "status-word": return self.raw(b"HTTP/1.1 fine OK\r\n\r\n"+picture(46))
+        if first == "status-999": return self.raw(b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n")
+        if first == "location-long": return self.raw(b"HTTP/1.1 302 Found\r\nLocation: /"+b"a"*100_000+b"\r\n\r\n")
+        if first == "header-bytes": return self.raw(head+b"X-\xff\xfe: \x80\xff\r\nContent-Length: %d\r\n\r\n" % len(picture(47))+picture(47))
+        if first in ("noai", "noindex", "noimageai"): return self.send(picture(48), X_Robots_Tag=f"nofollow, {first.upper()}")
+        if first == "noai-others": return self.send(picture(48), X_Robots_Tag="otherbot: noai, noindex")
+        if first == "nofollow": return self.send(picture(49), X_Robots_Tag="nofollow")
+        if first == "stray.jpg": return self.send(GOOD[:-2]+b"\1\2\3"+GOOD[-2:])
+        if first == "thumb-holed.jpg":
+            data, n = with_part(GOOD, picture(50)), len(GOOD)//2
+            return self.send(data[:-n]+bytes(400)+data[400-n:])
+        if first == "scans.jpg": return self.send(many_scans())
+        if first == "clear.png": return self.send(drawing())
+        if first == "deep.png": return self.send(encoded(Image.fromarray(np.asarray(noise(51).convert("L")).astype(np.uint16)*16), "PNG"))
+        if first == "exif-odd.jpg": return self.send(with_part(picture(52), b"II*\0\x08\0\0\0\xff\xff\x12\x01"))
+        if first == "moving.gif": return self.send(encoded(noise(53), "GIF", save_all=True, append_images=[noise(54)]))
+        if first == "cmyk.jpg": return self.send(encoded(noise(55).convert("CMYK")))
+        if first == "json.jpg": return self.send(b'{"error": "log in first"}')
+        if first == "pdf.jpg": return self.send(b"%PDF-1.7\n"+bytes(100))
+        if first == "heic.jpg": return self.send(b"\0\0\0 ftypheic"+bytes(100))
+        if first == "tiff.jpg": return self.send(encoded(noise(56), "TIFF"))
+        if first == "bmw.bmp": return self.send(b"BMW is a maker of cars and motorcycles")
+        if first == "busy": return self.send(b"", 503, Retry_After="1")
         if first == "get": return self.send(picture(14 if url.query == "id=1" else 15))
         if path == "/a%20b/c%2Fd.jpg": return self.send(picture(16))
         if path == "/%ED%95%9C%EA%B5%AD/%EC%82%AC%EC%A7%84.jpg": return self.send(picture(17))
@@ -240,6 +319,7 @@ class Handler(BaseHTTPRequestHandler):
         rows = [dict(image=f"https://img.example/{i}%20a.jpg?w=100%25&i={i}", thumbnail=f"https://t.example/{i}",
                      url=f"https://page.example/{i}", title=f"{q['q']} {i}",
                      width=640, height=480, source="Bing") for i in range(start, min(total, start+100))]
+        if q["q"] == "again": return self.send(json.dumps({"results": rows[:5], "next": "i.js?s=0"}).encode())
         more = {"next": f"i.js?q={q['q']}&o=json&s={start+100}&vqd={q['vqd']}"} if start+100 < total else {}
         self.send(json.dumps({"results": rows, "query": q["q"], **more}).encode(),
                   Content_Type="application/x-javascript")
@@ -286,7 +366,7 @@ def main():
             print(web.site, flush=True)
             threading.Event().wait()
     import tempfile
-    from fastcourse.crawl import download_images
+    from fastcourse.download import download_images
     with Web() as web, tempfile.TemporaryDirectory() as tmp:
         start = time.monotonic()
         df = download_images([web.url(o) for o in ("/same/0/photo.jpg", *CASES)], tmp, **LIMITS)[1:]

@@ -1,20 +1,22 @@
 """Class activation maps: identities, peers, every kind of input, faults, and memory."""
+import struct
 import subprocess
 import sys
-import warnings
+import zipfile
 
 import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import BCEWithLogitsLossFlat, Image, get_image_files, models, resnet18, set_seed, vision_learner
+from fastai.vision.all import BCEWithLogitsLossFlat, CrossEntropyLossFlat, Image, Learner, get_image_files, models, resnet18, set_seed, vision_learner
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.testing import assert_close
 from torchcam import methods
 
-from fastcourse.cam import _cells, cams, gradcam, load_cams
+from fastcourse.cam import cams, gradcam, load_cams
+from fastcourse.cells import map_cells
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes
 from fastcourse.vision import cam_learner, folder_dls
@@ -108,6 +110,170 @@ def test_the_torchcam_package_agrees(lrnr, files):
                 theirs = peer(c, lrnr.model(x), normalized=False)[0].detach()
                 ours = m.maps[:, c] if kind is methods.CAM else m.maps[:, c].relu()/64
                 assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+# --- vision transformers
+
+@pytest.fixture(scope="module", params=["test_vit", "test_vit2"])
+def vit(request, dls):
+    "With a class token, and with a register and a norm behind the mean."
+    set_seed(2)
+    lrnr = cam_learner(dls, request.param, pretrained=False)
+    with lrnr.no_bar(), lrnr.no_logging(): lrnr.fit(2, 1e-3)
+    return lrnr
+
+
+def test_patches_are_cells(vit, files):
+    x, m, g = tensors(vit, files), cams(vit, files), gradcam(vit, files)
+    assert m.maps.shape == (12, 2, 4, 4) and m.cells == g.cells == (16, 7.5)
+    with torch.no_grad(): assert_close(m.maps.mean((2, 3)), vit.model.eval()(x).cpu(), **close)
+    assert_close(g.maps, m.maps.relu()/16, rtol=1e-3, atol=1e-6)
+    assert len({(o[0] > o[0].mean()).sum().item() for o in m.maps}) > 1  # not one map for all
+
+
+def test_a_patch_moves_its_own_cell_most(dls):
+    "Where no layer mixes the patches, a cell of the map hangs on the pixels of its patch alone."
+    lrnr = cam_learner(dls, "test_vit", pretrained=False)
+    lrnr.model[0].model.blocks = nn.Sequential(*[nn.Identity()]*6)
+    x = torch.zeros(16, 3, 64, 64)
+    for i in range(16): x[i, :, i//4*16:i//4*16+16, i%4*16:i%4*16+16] = 1
+    moved = (cams(lrnr, x).maps-cams(lrnr, torch.zeros(1, 3, 64, 64)).maps)[:, 0].abs() > 1e-6
+    assert torch.equal(moved.flatten(1), torch.eye(16, dtype=torch.bool))
+
+
+def token_learner(dls, name="test_vit", **kwargs):
+    set_seed(5)
+    return Learner(dls, timm.create_model(name, num_classes=2, img_size=64, **kwargs), loss_func=CrossEntropyLossFlat())
+
+
+@pytest.mark.parametrize("kwargs", [{}, dict(global_pool="avg"), dict(reg_tokens=3)], ids=str)
+def test_grad_cam_of_tokens_agrees_with_the_other_packages(dls, files, kwargs):
+    lrnr = token_learner(dls, **kwargs)
+    x, g, names = tensors(lrnr, files), gradcam(lrnr, files), dict(lrnr.model.named_modules())
+    layer = names["norm" if "global_pool" in kwargs else "blocks.5.norm1"]
+    patches = lambda o: o[:, -16:].transpose(1, 2).unflatten(2, (4, 4))
+    lrnr.model.eval()
+    with GradCAM(lrnr.model, [layer], reshape_transform=patches) as peer:
+        for c in range(2):
+            theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(c)]*len(x)))
+            ours = unit(nn.functional.interpolate(unit(g.maps[:, c])[:, None], x.shape[2:], mode="bilinear")[:, 0])
+            assert_close(ours, theirs, rtol=0, atol=2e-3)
+    # torchcam takes a layer with (n, C, h, w), so the tokens pass through one on their way
+    class Laid(nn.Module):
+        def __init__(self): super().__init__(); self.maps = nn.Identity()
+        def forward(self, o): return torch.cat([o[:, :-16], self.maps(patches(o)).flatten(2).transpose(1, 2)], 1)
+    laid = Laid()
+    hook = layer.register_forward_hook(lambda m, args, out: laid(out))
+    lrnr.model.laid = laid
+    try:
+        with methods.GradCAM(lrnr.model, target_layer=laid.maps) as peer:
+            for c in range(2): assert_close(peer(c, lrnr.model(x), normalized=False)[0].detach(), g.maps[:, c], rtol=1e-3, atol=1e-7)
+    finally: hook.remove()
+
+
+def test_legrad_of_torchcam_sees_the_same_patches(dls):
+    """Its maps are other ones (slopes of the attention), so only their place is compared: in a network of torchvision whose
+    patches do not talk, both shine where the evidence is."""
+    set_seed(0)
+    net = models.VisionTransformer(64, 16, 1, 2, 24, 48, num_classes=2).eval()
+    nn.init.normal_(net.heads.head.weight)
+    lrnr = Learner(dls, net, loss_func=CrossEntropyLossFlat())
+    x = torch.zeros(1, 3, 64, 64)
+    x[:, :, 16:32, 32:48] = 3.
+    x.requires_grad_()
+    with methods.LeGrad(net, list(net.encoder.layers)) as peer: theirs = peer(0, net(x))[0].detach()
+    g = gradcam(lrnr, x.detach())
+    assert theirs.shape == g.maps[:, 0].shape == (1, 4, 4) and g.cells == (16, 7.5)
+
+
+def test_swin_has_its_channels_last(dls, files):
+    set_seed(6)
+    lrnr = Learner(dls, timm.create_model("swin_tiny_patch4_window7_224", num_classes=2, img_size=64, depths=(1, 1, 1, 1), embed_dim=24, num_heads=(1, 1, 1, 1)),
+                   loss_func=CrossEntropyLossFlat())
+    x, g = tensors(lrnr, files), gradcam(lrnr, files)
+    assert g.maps.shape == (12, 2, 2, 2) and g.cells == (32, 15.5)
+    lrnr.model.eval()
+    with GradCAM(lrnr.model, [lrnr.model.norm], reshape_transform=lambda o: o.movedim(3, 1)) as peer:
+        theirs = torch.from_numpy(peer(x, [ClassifierOutputTarget(1)]*len(x)))
+    ours = unit(nn.functional.interpolate(unit(g.maps[:, 1])[:, None], x.shape[2:], mode="bilinear")[:, 0])
+    assert_close(ours, theirs, rtol=0, atol=2e-3)
+
+
+# --- how the network is run
+
+def test_maps_are_ordinary_tensors_also_under_inference_mode(lrnr, files):
+    with torch.inference_mode(): m, g = cams(lrnr, files[:2]), gradcam(lrnr, files[:2])
+    for o in (m, g, cams(lrnr, files[:2])):
+        o.maps[o.maps < 0] = 0
+        assert not o.maps.is_inference() and not o.logits.is_inference() and not o.maps.requires_grad
+
+
+@pytest.mark.parametrize("how", ["whole", "in place", "body"])
+def test_a_compiled_learner_gives_the_same_maps(dls, files, how):
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    m = cams(lrnr, files)
+    if how == "whole": lrnr.model = torch.compile(lrnr.model, backend="eager")
+    elif how == "in place": lrnr.model.compile(backend="eager")
+    else: lrnr.model[0] = torch.compile(lrnr.model[0], backend="eager")
+    with torch.no_grad(): lrnr.model.eval()(tensors(lrnr, files))  # compiled code is there
+    assert_close(cams(lrnr, files).maps, m.maps, **close)
+    assert_close(gradcam(lrnr, files).maps, m.maps.relu()/64, rtol=1e-3, atol=1e-6)
+
+
+def test_maps_under_autocast_have_single_precision(lrnr, files):
+    m = cams(lrnr, files)
+    with torch.autocast("cpu", torch.bfloat16): half, g = cams(lrnr, files), gradcam(lrnr, files)
+    assert half.maps.dtype == half.logits.dtype == g.maps.dtype == torch.float32
+    assert_close(half.maps.mean((2, 3)), half.logits)
+    assert (half.maps-m.maps).abs().max() < 0.1*m.maps.abs().max()
+
+
+class Gives(nn.Module):
+    def __init__(self, wrap): super().__init__(); self.net, self.wrap = resnet18(num_classes=2), wrap
+    def forward(self, x): return self.wrap(self.net(x))
+
+
+@pytest.mark.parametrize("wrap, word", [(lambda o: (o, o), "a tuple"), (lambda o: {"scores": o}, "a dict"), (lambda o: o[:, :, None], r"a tensor of shape \(8, 2, 1\)"),
+                                        (lambda o: [o], "a list"), (lambda o: o.sum(), r"a tensor of shape \(\)")], ids=["tuple", "dict", "3d", "list", "number"])
+def test_a_network_that_gives_more_than_scores_is_one_sentence(dls, files, wrap, word):
+    with pytest.raises(InputError, match=f"this network gives {word}.*scores") as e:
+        gradcam(Learner(dls, Gives(wrap), loss_func=nn.CrossEntropyLoss()), files)
+    assert "\n" not in str(e.value)
+
+
+def test_a_network_full_of_nan_says_so(dls, files):
+    lrnr = cam_learner(dls, resnet18, pretrained=False)
+    lrnr.model[1][2].weight.data.fill_(float("nan"))
+    for f in (cams, gradcam):
+        with pytest.raises(InputError, match="no number"): f(lrnr, files)
+
+
+def test_a_stride_that_is_changed_later_is_seen(dls, files):
+    lrnr = cam_learner(dls, resnet18, pretrained=False, stride=8)
+    assert cams(lrnr, files[:2]).cells == gradcam(lrnr, files[:2], lrnr.model[0]).cells == (8, 0)
+    lrnr.model[0][0].stride = (1, 1)
+    m = cams(lrnr, files[:2])
+    assert m.cells[0] == 4 and m.maps.shape[2:] == (16, 16)
+    assert gradcam(lrnr, files[:2], lrnr.model[0]).cells == m.cells
+
+
+def test_classes_that_have_the_names_of_the_words(tmp_path):
+    "`which` means the words; the classes are had by their names with 'class:' in front."
+    for c in ("true", "predicted"):
+        for split in ("train", "test"):
+            (tmp_path/split/c).mkdir(parents=True)
+            for i in range(3): Image.fromarray(np.random.default_rng(len(c+split)*9+i).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path/split/c/f"{i}.png")
+    lrnr = cam_learner(folder_dls(tmp_path, size=32, num_workers=0), resnet18, pretrained=False, stride=8)
+    m = cams(lrnr, tmp_path/"test")
+    assert m.vocab == ["predicted", "true"]
+    rows = torch.arange(6)
+    assert torch.equal(m.chosen("true"), m.maps[rows, [m.vocab.index(o) for o in m.labels]])
+    assert torch.equal(m.chosen("predicted"), m.maps[rows, m.logits.argmax(1)])
+    for k, c in enumerate(m.vocab): assert torch.equal(m.chosen(f"class:{c}"), m.maps[:, k])
+    assert [ax.get_title().split()[0] for ax in m.show(2, 3, which="true").axes] == m.labels
+    assert {ax.get_title().split()[0] for ax in m.show(2, 3, which="class:true").axes} == {"true"}
+    with pytest.raises(InputError, match="'class:true'"): cams(lrnr, [Image.new("RGB", (32, 32))]).show(which="true")
+    with pytest.raises(InputError, match="which='class:dog'"): m.chosen("class:dog")
 
 
 # --- inputs
@@ -230,7 +396,6 @@ def test_a_head_that_cannot_be_read_says_gradcam(dls, files):
 
 
 def test_a_network_without_maps(dls, files):
-    from fastai.learner import Learner
     flat = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(3*64*64, 2)), loss_func=nn.CrossEntropyLoss())
     with pytest.raises(InputError, match="feature maps"):
         gradcam(flat, files)
@@ -297,12 +462,18 @@ def test_an_interrupted_save_leaves_nothing(lrnr, files, tmp_path, monkeypatch):
     assert [o.name for o in tmp_path.iterdir()] == ["maps.npz"] and (tmp_path/"maps.npz").read_text() == "of yesterday"
 
 
+def misspelt(data):
+    "A class with another first letter: the checksum tells."
+    at = data.index(b"o\0\0\0n\0\0\0e")
+    return data[:at]+b"p"+data[at+1:]
+
+
 def test_damaged_map_files(lrnr, files, tmp_path):
     good = tmp_path/"good.npz"
     cams(lrnr, files, save=good)
     data = good.read_bytes()
     bad = tmp_path/"bad.npz"
-    for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"float", b"strin"), b"\x93NUMPY"+data):
+    for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"descr", b"dexcr"), misspelt(data), b"\x93NUMPY"):
         bad.write_bytes(change)
         if change == data: continue
         with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
@@ -312,18 +483,63 @@ def test_damaged_map_files(lrnr, files, tmp_path):
     with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
 
 
+def put(file, compress=zipfile.ZIP_STORED, **arrays):
+    with zipfile.ZipFile(file, "w", compress) as z:
+        for name, a in arrays.items():
+            with z.open(f"{name}.npy", "w") as f: np.lib.format.write_array(f, np.asarray(a), allow_pickle=False)
+
+
+def test_huge_and_encrypted_map_files_are_refused_before_they_are_read(lrnr, files, tmp_path):
+    "A few kB that unpack to 8 GB; sizes that the file does not have; encrypted parts; a pipe."
+    import os
+    import resource
+    bad, vocab = tmp_path/"bad.npz", list(map(str, lrnr.dls.vocab))
+    good = dict(vocab=vocab, maps=np.zeros((2, 2, 3, 3), np.float32), logits=np.zeros((2, 2), np.float32), labels=["", ""], items=["", ""], cells=[8., 0.])
+    put(bad, **good)
+    assert len(load_cams(bad, lrnr.dls)) == 2
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 2), }"
+    bomb = b"\x93NUMPY\x01\x00"+struct.pack("<H", 118)+header.ljust(117)+b"\n"
+    def with_bomb(compress):
+        with zipfile.ZipFile(bad, "w", compress) as z:
+            for name in good:
+                with z.open(f"{name}.npy", "w") as f:
+                    if name != "logits": np.lib.format.write_array(f, np.asarray(good[name]), allow_pickle=False)
+                    else:
+                        f.write(bomb)
+                        for _ in range(200 if compress else 1): f.write(bytes(1 << 20))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for make in (lambda: with_bomb(zipfile.ZIP_DEFLATED), lambda: with_bomb(zipfile.ZIP_STORED), lambda: put(bad, zipfile.ZIP_DEFLATED, **good),
+                 lambda: put(bad, **{**good, "cells": [float("nan"), 0.]}), lambda: put(bad, **{**good, "cells": [0., 0.]}),
+                 lambda: put(bad, **{**good, "labels": [""]}), lambda: put(bad, **{**good, "maps": np.zeros((0, 2, 3, 3), np.float32)}),
+                 lambda: put(bad, **{**good, "maps": np.zeros((2, 2, 3, 3), int)}), lambda: put(bad, **{k: v for k, v in good.items() if k != "items"})):
+        make()
+        with pytest.raises(InputError, match="damaged") as e: load_cams(bad, lrnr.dls)
+        assert "\n" not in str(e.value)
+    put(bad, **good)
+    data = bytearray(bad.read_bytes())
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag that says: encrypted
+        at = -1
+        while (at := data.find(start, at+1)) >= 0: data[at+(6 if start[2] == 3 else 8)] |= 1
+    bad.write_bytes(data)
+    with pytest.raises(InputError, match="encrypted"): load_cams(bad, lrnr.dls)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before < 100*1024
+    bad.unlink()
+    os.mkfifo(bad)
+    with pytest.raises(InputError, match="is no file"): load_cams(bad, lrnr.dls)
+
+
 memory = """
 import resource, sys, torch
-from fastai.vision.all import Image, Learner, nn, tempfile
 from fastcourse.cam import cams
-from fastcourse.vision import _bare_dls, cam_head
+from fastai.vision.all import Learner, nn
+from fastcourse.bodies import ReadableNet, cam_head
+from fastcourse.vision import _bare_dls
 about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None, vocab=[f"c{i}" for i in range(200)])
-lrnr = Learner(_bare_dls(about), nn.Sequential(nn.Conv2d(3, 4, 1), cam_head(4, 200)), loss_func=nn.CrossEntropyLoss())
+lrnr = Learner(_bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)), loss_func=nn.CrossEntropyLoss())
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-picture = Image.new("RGB", (32, 32))
-cams(lrnr, [picture]*200, bs=4, save=sys.argv[1])
+cams(lrnr, torch.zeros(40, 3, 32, 32), bs=4, save=sys.argv[1])
 before = peak()
-m = cams(lrnr, [picture]*500, bs=4, save=sys.argv[1])
+m = cams(lrnr, torch.zeros(200, 3, 32, 32), bs=4, save=sys.argv[1])
 print(m.maps.numel()*4/2**20, peak()-before)
 """
 
@@ -332,12 +548,12 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     r = subprocess.run([sys.executable, "-c", memory, str(tmp_path/"maps.npz")], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     size, grown = map(float, r.stdout.splitlines()[-1].split())  # on a slow machine there are lines of progress before
-    assert size > 390 and grown < 100  # kept maps would be 234 MB more
+    assert size > 150 and grown < 50  # kept maps would be 125 MB more
 
 
 # --- where a cell lies
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_mobilenetv3_small_075", "tf_efficientnetv2_b0", "resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0", "tf_mobilenetv3_small_075", "resnet18"])
 def test_cells_lie_in_the_middle_of_what_moves_them(name):
     "With positive weights and no gates, the pixels that move a cell lie evenly around its centre."
     body = timm.create_model(name, num_classes=0, global_pool="").double().eval()
@@ -347,6 +563,6 @@ def test_cells_lie_in_the_middle_of_what_moves_them(name):
     x = torch.rand(1, 3, 512, 512, dtype=torch.double, requires_grad=True)
     body(x)[0, :, 8, 8].sum().backward()
     weight = x.grad[0].abs().sum((0, 1))
-    jump, start = _cells(body.float())
+    jump, start = map_cells(body.float())
     assert jump == 32
     assert ((weight*torch.arange(512)).sum()/weight.sum()).item() == pytest.approx(start+8*jump, abs=1)

@@ -1,6 +1,7 @@
 """Picture sets with everything in them that goes wrong, made here and real ones."""
 import io
 import random
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from fastcourse.clean import check_images, clean_images
 from fastcourse.core import InputError
-from fastcourse.crawl import FolderSearch, _Bad, _read_picture, crawl_images, show_crawl
+from fastcourse.crawl import FolderSearch, crawl_images, show_crawl
+from fastcourse.pictures import PictureError, read_picture
 
 DATA = Path(__file__).parents[2]/"shared"/"data"
 WILDLIFE = DATA/"wildlife"
@@ -60,15 +62,15 @@ def test_no_damage_raises_anything_else(kind, seed, n):
         r.choice([lambda: data.__setitem__(i, r.randrange(256)),
                   lambda: data.__delitem__(slice(i, i+r.randrange(20))), lambda: data.insert(i, r.randrange(256))])()
         if len(data) < 2: break
-    try: assert _read_picture(bytes(data), 10**6).grey.ndim == 2
-    except _Bad as e: assert str(e)
+    try: assert read_picture(bytes(data), 10**6).grey.ndim == 2
+    except PictureError as e: assert str(e)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM0000\0\0\0\0",
                                                  b"RIFF0000WEBP", b""]))
 def test_noise_after_a_good_start_is_no_picture(data, start):
-    with pytest.raises(_Bad): _read_picture(start+data, 10**6)
+    with pytest.raises(PictureError): read_picture(start+data, 10**6, others=False)
 
 
 def test_truncated_pictures_are_found_whatever_the_program_has_set(tmp_path, monkeypatch):
@@ -226,8 +228,9 @@ def test_clean_repairs_or_moves_and_never_loses(tmp_path):
     assert {o.relative_to(tmp_path).as_posix(): o.read_bytes() for o in tmp_path.rglob("*") if o.is_file()} == before
     report = clean_images(tmp_path).set_index("file")
     assert report.action.to_dict() == planned.set_index("file").action.to_dict() == {
-        **dict.fromkeys(["test/a/leak.jpg", "train/a/bomb.png", "train/a/copy.jpg", "train/a/empty.png",
-                         "train/a/icon.gif", "train/a/notes.txt", "train/a/page.jpg", "train/a/short.jpg"], "rejected"),
+        **dict.fromkeys(["train/a/bomb.png", "train/a/copy.jpg", "train/a/empty.png", "train/a/icon.gif",
+                         "train/a/page.jpg", "train/a/short.jpg"], "rejected"),
+        **dict.fromkeys(["test/a/leak.jpg", "train/a/notes.txt"], "left"),
         **dict.fromkeys(["train/a/cmyk.jpg", "train/a/deep.png", "train/a/moving.gif", "train/a/moving.webp",
                          "train/a/named.png", "train/a/no_ending", "train/a/palette.png",
                          "train/a/turned.jpg"], "repaired")}
@@ -237,9 +240,9 @@ def test_clean_repairs_or_moves_and_never_loses(tmp_path):
     assert set(before.values()) <= set(now.values())                        # every byte is still somewhere
     assert all(now[o] == before[o] for o in before if o not in report.index)   # and what was good is untouched
     notes = pd.read_csv(tmp_path/".rejected"/"rejected.csv").set_index("file")
-    assert set(notes.index) == set(report.index)
+    assert set(notes.index) == set(report.index[report.action != "left"])
     assert notes.reason["train/a/copy.jpg"] == "the same bytes as train/a/0.jpg"
-    assert not check_images(tmp_path).problems.any() and not len(clean_images(tmp_path))
+    assert set(clean_images(tmp_path).file) == set(report.index[report.action == "left"])
     assert not [o for o in tmp_path.rglob("*.part")]
 
 
@@ -265,22 +268,24 @@ def test_what_repairs_give(tmp_path):
 def test_without_fix_and_with_delete(tmp_path):
     mess(tmp_path)
     report = clean_images(tmp_path, fix=False, delete=True).set_index("file")
-    assert Counter(report.action) == {"left": 8, "deleted": 8} and not (tmp_path/".rejected").exists()
+    assert Counter(report.action) == {"left": 10, "rejected": 3, "deleted": 3}
+    assert set(report.index[report.action == "deleted"]) == {f"train/a/{o}" for o in ("page.jpg", "empty.png", "short.jpg")}
+    assert set(pd.read_csv(tmp_path/".rejected"/"rejected.csv").file) == set(report.index[report.action != "left"])
     assert (tmp_path/"train/a/named.png").exists() and not (tmp_path/"train/a/page.jpg").exists()
 
 
 def test_a_file_that_cannot_be_moved_is_left_and_named(tmp_path, monkeypatch):
     put(tmp_path/"a/page.jpg", b"<html>")
     put(tmp_path/"a/other.jpg", b"<html>")
-    import os
-    replace = os.replace
+    rename = os.rename
     def failing(a, b):
         if "page" in str(a): raise PermissionError(13, "Permission denied")
-        replace(a, b)
-    monkeypatch.setattr(os, "replace", failing)
+        rename(a, b)
+    monkeypatch.setattr(os, "rename", failing)
     report = clean_images(tmp_path).set_index("file")
     assert report.action.to_dict() == {"a/other.jpg": "rejected", "a/page.jpg": "left"}
     assert "Permission denied" in report.reason["a/page.jpg"]
+    assert pd.read_csv(tmp_path/".rejected"/"rejected.csv").file.tolist() == ["a/other.jpg"]   # what was not done is not noted
 
 
 def test_fastai_goes_on_working(tmp_path):
@@ -291,7 +296,7 @@ def test_fastai_goes_on_working(tmp_path):
     files = get_image_files(tmp_path)
     failed = verify_images(files)
     failed.map(Path.unlink)
-    assert len(failed) == 0 and len(files) == len([o for o in check_images(tmp_path).file])
+    assert len(failed) == 0 and len(files) == (check_images(tmp_path).kind != "").sum()
     assert all(PILImage.create(o).mode == "RGB" for o in files)
 
 
@@ -316,10 +321,185 @@ def test_links_and_odd_folders(tmp_path):
     put(tmp_path/"a/1.jpg", picture(1))
     (tmp_path/"a/dangling.jpg").symlink_to(tmp_path/"nowhere.jpg")
     (tmp_path/"a/loop").symlink_to(tmp_path/"a")
+    (tmp_path/"a/above").symlink_to(tmp_path)
     (tmp_path/"a/folder.jpg").mkdir()
     assert check_images(tmp_path).file.tolist() == ["a/1.jpg"]
     for bad, word in ((dict(path=tmp_path/"a/1.jpg"), "no such folder"),
-                      (dict(path=tmp_path, workers=-1), "workers is -1"),
-                      (dict(path=tmp_path, max_pixels="many"), "max_pixels is 'many'")):
+                      (dict(path=tmp_path, workers=-1), "workers=-1"),
+                      (dict(path=tmp_path, max_pixels="many"), "max_pixels='many'")):
         for f in (check_images, clean_images):
             with pytest.raises(InputError, match=word): f(**bad)
+
+
+# What clean may not do ---------------------------------------------------------------------------------------------
+
+def test_only_what_ends_like_a_picture_is_moved_or_deleted(tmp_path):
+    for name in ("a/labels.csv", "a/a.xml", "a/main.py", "a/data.bin", "a/notes"): put(tmp_path/name, b"BM not a picture")
+    put(tmp_path/"a/page.jpg", b"<html>")
+    put(tmp_path/"a/photo.heic", b"\0\0\0 ftypheic"+bytes(200))   # sound, and nothing here can read it
+    put(tmp_path/"a/cut.tif", encoded(noise(1), "TIFF")[:5000])      # perhaps a kind of TIFF that Pillow cannot read
+    put(tmp_path/"a/locked.jpg", picture(1))
+    (tmp_path/"a/locked.jpg").chmod(0)
+    report = clean_images(tmp_path, delete=True).set_index("file")
+    assert set(report.index[report.action != "left"]) == {"a/page.jpg"}
+    assert len(list((tmp_path/"a").iterdir())) == 8
+    assert report.problems["a/photo.heic"] == report.problems["a/cut.tif"] == "not read"
+
+
+def test_a_picture_without_memory_or_permission_is_left(tmp_path, monkeypatch):
+    from fastcourse import pictures
+    for i in range(3): put(tmp_path/f"a/{i}.png", encoded(noise(i), "PNG"))
+    def full(*args, **kwargs): raise MemoryError
+    monkeypatch.setattr(pictures, "_read_other", full)
+    assert clean_images(tmp_path, delete=True)[["action", "problems", "reason"]].values.tolist() == [
+        ["left", "not read", "not enough memory"]]*3
+
+
+def test_two_links_to_one_folder_lose_nothing(tmp_path):
+    put(tmp_path/"far/1.jpg", picture(1))
+    (tmp_path/"set/train").mkdir(parents=True)
+    for o in ("cat", "dog"): (tmp_path/"set/train"/o).symlink_to(tmp_path/"far")
+    report = clean_images(tmp_path/"set")
+    assert report[["file", "action", "problems"]].values.tolist() == [["train/dog/1.jpg", "left", "exact duplicate, two labels"]]
+    assert (tmp_path/"far/1.jpg").read_bytes() == picture(1)
+
+
+def test_a_broken_picture_in_a_linked_folder_is_found(tmp_path):
+    put(tmp_path/"far/0.png", noise(0))
+    put(tmp_path/"far/broken.jpg", b"\xff\xd8\xff nothing")
+    put(tmp_path/"set/test/cat/copy.png", noise(0))
+    (tmp_path/"set/train").mkdir()
+    (tmp_path/"set/train/cat").symlink_to(tmp_path/"far")
+    assert problems(tmp_path/"set") == {"test/cat/copy.png": "exact duplicate, leak", "train/cat/broken.jpg": "broken"}
+
+
+def test_different_drawings_and_digits_are_no_copies(tmp_path):
+    from PIL import ImageDraw
+    from sklearn.datasets import load_digits
+    for i, (shape, color) in enumerate([("ellipse", "black"), ("rectangle", "black"), ("ellipse", "red"), ("ellipse", "blue")]):
+        im = Image.new("RGBA", (200, 200))
+        getattr(ImageDraw.Draw(im), shape)((20, 20, 150, 120), fill=None if i < 2 else color, outline=color, width=6)
+        put(tmp_path/f"shapes/{i}.png", im)
+    for i, color in enumerate(("white", "black", "red", "#404040")): put(tmp_path/f"flat/{i}.png", Image.new("RGB", (99, 70), color))
+    data = load_digits()
+    for i in range(150):
+        im = Image.fromarray((data.images[i]*15.9).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        put(tmp_path/f"{data.target[i]}/{i}.png", im)
+    assert not problems(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert not len(clean_images(tmp_path)) and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("top, dtype", [(1., np.float32), (255., np.float32), (255, np.int32), (1023, np.uint16), (4095, np.uint16),
+                                        (65535, np.uint16), (65535, np.int32)])
+def test_deep_pictures_keep_their_brightness(tmp_path, top, dtype):
+    ramp = np.linspace(0, 1, 60*80).reshape(60, 80)
+    put(tmp_path/"deep.tif", Image.fromarray((ramp*top).astype(dtype)))
+    before = (tmp_path/"deep.tif").read_bytes()
+    row = clean_images(tmp_path).iloc[0]
+    assert (row.action, row.problems) == ("repaired", "16 bit")
+    assert np.abs(pixels(tmp_path/row.to)[..., 0]-ramp*255).max() <= 1.1
+    assert (tmp_path/row.original).read_bytes() == before
+
+
+def test_values_of_unknown_brightness_are_left(tmp_path):
+    put(tmp_path/"below.tif", Image.fromarray(np.linspace(-1, 1, 4800, dtype=np.float32).reshape(60, 80)))
+    put(tmp_path/"large.tif", Image.fromarray(np.full((60, 80), 10**6, np.int32)))
+    report = clean_images(tmp_path)
+    assert report.action.tolist() == ["left"]*2 and report.reason.str.contains("is not known").all()
+
+
+def test_odd_files_fail_alone(tmp_path):
+    "A CMYK PSD cannot be written again; damaged EXIF, orientation in XMP only, animation in four kinds."
+    put(tmp_path/"a/good.jpg", picture(1))
+    put(tmp_path/"a/moving.tif", noise(3), save_all=True, append_images=[noise(4)])
+    put(tmp_path/"a/moving.png", noise(5), save_all=True, append_images=[noise(6)])
+    psd = b"8BPS\0\1"+bytes(6)+b"\0\4\0\0\0\x40\0\0\0\x40\0\x08\0\4"+bytes(12)+b"\0\0"+bytes(range(64))*256
+    put(tmp_path/"a/print.psd", psd)
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="x"><r:Description tiff:Orientation="6"/></r:RDF></x:xmpmeta>'
+    data = picture(2)
+    put(tmp_path/"a/xmp.jpg", data[:2]+b"\xff\xe1"+(len(xmp)+2).to_bytes(2, "big")+xmp+data[2:])
+    for i, kind in enumerate(("JPEG", "PNG", "WEBP")):
+        put(tmp_path/f"a/exif.{kind.lower()}", encoded(noise(i+20), kind, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"))
+    report = clean_images(tmp_path).set_index("file")
+    assert report.action.to_dict() == {"a/moving.tif": "repaired", "a/moving.png": "repaired", "a/print.psd": "repaired"}
+    assert Path(report.to["a/print.psd"]).suffix == ".png"
+    assert not len(clean_images(tmp_path))
+
+
+# Nothing is lost ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text", ["file;action;to;problems;reason;time\na;b;c;d;e;f\n", "file,action,to,problems,reason,time\na,b\n",
+                                  "\0"*100+"\n", 'file,action,to,problems,reason,time\n"a,b\n'])
+def test_a_damaged_list_is_found_before_anything_moves(tmp_path, text):
+    put(tmp_path/"a/page.jpg", b"<html>")
+    put(tmp_path/".rejected/rejected.csv", text.encode())
+    with pytest.raises(InputError, match="repair it, or move it away"): clean_images(tmp_path)
+    assert (tmp_path/"a/page.jpg").exists() and (tmp_path/".rejected/rejected.csv").read_text() == text
+
+
+def test_an_older_list_and_half_a_line_are_read(tmp_path):
+    put(tmp_path/"a/page.jpg", b"<html>")
+    put(tmp_path/".rejected/rejected.csv", b"file,action,to,problems,reason,time\nold.jpg,rejected,x,broken,r,t\nhalf.jpg,rej")
+    clean_images(tmp_path)
+    assert pd.read_csv(tmp_path/".rejected/rejected.csv").file.tolist() == ["old.jpg", "a/page.jpg"]
+
+
+@pytest.mark.parametrize("file", ["../victim.jpg", "/tmp/victim.jpg", "main.py", ".git/x.jpg"])
+def test_a_foreign_manifest_is_found_before_anything_moves(tmp_path, file):
+    for i in range(2): put(tmp_path/"lib/cat"/f"{i}.jpg", picture(i))
+    crawl_images({"cat": "cat"}, tmp_path/"set", engine=FolderSearch(tmp_path/"lib"), test_share=0)
+    put(tmp_path/"set/train/cat/page.jpg", b"<html>")
+    put(tmp_path/"victim.jpg", picture(9))
+    shutil.rmtree(tmp_path/"set/.crawl")
+    table = pd.read_csv(tmp_path/"set/manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[0, "file"] = file
+    table.to_csv(tmp_path/"set/manifest.csv", index=False)
+    for status in ("ok", "fetched"):
+        table.assign(status=status).to_csv(tmp_path/"set/manifest.csv", index=False)
+        for f in (lambda: clean_images(tmp_path/"set"), lambda: crawl_images({"cat": "cat"}, tmp_path/"set", engine=FolderSearch(tmp_path/"lib"))):
+            with pytest.raises(InputError, match="no picture inside the folder"): f()
+    assert (tmp_path/"set/train/cat/page.jpg").exists() and (tmp_path/"victim.jpg").read_bytes() == picture(9)
+
+
+def test_a_kill_at_every_step_leaves_the_list_and_the_manifest_true(tmp_path):
+    "Every call that changes something may be the last one; then another run ends as if nothing had been."
+    for i in range(3): put(tmp_path/"lib/cat"/f"{i}.jpg", picture(i))
+    put(tmp_path/"lib/cat/moving.gif", noise(9), save_all=True, append_images=[noise(10)])
+    crawl_images({"cat": "cat"}, tmp_path/"whole", engine=FolderSearch(tmp_path/"lib"), test_share=0)
+    names = sorted((tmp_path/"whole/train/cat").glob("*.jpg"))
+    names[0].write_bytes(b"<html>")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    names[1].write_bytes(encoded(noise(11), exif=exif))
+    names[2].rename(names[2].with_suffix(".png"))
+    manifest = pd.read_csv(tmp_path/"whole/manifest.csv", keep_default_na=False)
+    contents = {o.read_bytes() for o in (tmp_path/"whole/train/cat").iterdir()}
+    calm = shutil.copytree(tmp_path/"whole", tmp_path/"calm")
+    end = clean_images(calm)
+    for n in range(1, 100):
+        dest = shutil.copytree(tmp_path/"whole", tmp_path/str(n))
+        if (pid := os.fork()) == 0:
+            left = [n]
+            def dying(f):
+                def call(*args, **kwargs):
+                    left[0] -= 1
+                    if left[0] == 0: os.kill(os.getpid(), 9)
+                    return f(*args, **kwargs)
+                return call
+            for name in ("rename", "replace", "fsync", "unlink"): setattr(os, name, dying(getattr(os, name)))
+            clean_images(dest)
+            os._exit(0)
+        finished = os.waitpid(pid, 0)[1] == 0
+        kept = {o.read_bytes(): o for o in dest.rglob("*") if o.is_file()}
+        assert contents <= set(kept), n
+        noted = set() if not (dest/".rejected/rejected.csv").exists() else set(pd.read_csv(dest/".rejected/rejected.csv").file)
+        for o in (dest/".rejected").rglob("*.*"):
+            if o.suffix in (".jpg", ".gif") and not o.name.startswith("."): assert f"train/cat/{o.name}" in noted, n
+        clean_images(dest, workers=1)
+        same = {o.relative_to(dest).as_posix() for o in (dest/"train").rglob("[!.]*.*")}
+        assert same == {o.relative_to(calm).as_posix() for o in (calm/"train").rglob("[!.]*.*")}, n
+        a, b = (pd.read_csv(o/"manifest.csv", keep_default_na=False) for o in (dest, calm))
+        pd.testing.assert_frame_equal(a[["url", "status", "reason", "file"]], b[["url", "status", "reason", "file"]])
+        if finished: break
+    assert 12 < n < 99 and set(end.action) == {"rejected", "repaired"} and len(manifest) == 4

@@ -24,7 +24,7 @@ def test_help_and_version():
     (["fly"], "no command 'fly'"),
     (["tour", "--colour", "red"], "unrecognized"),
     (["scenes", "--n-train", "many"], "invalid"),
-    (["scenes", "--size", "3"], "32 pixels"),
+    (["scenes", "--size", "3"], "32 to 4096 pixels"),
     (["scenes", "--dest", "file/set"], "file/set"),
     (["tour", "--dest", "file/tour"], "choose another folder"),
     (["lm"], "no command 'lm'"),

@@ -165,7 +165,7 @@ def test_what_cannot_be_saved_is_found_before_the_training(there, monkeypatch, c
     import fastcourse.vision as vision
     monkeypatch.chdir(there)
     def refuse(lrnr): raise vision.InputError("it cannot be saved")
-    monkeypatch.setattr(vision, "_checked", refuse)
+    monkeypatch.setattr(vision, "savable", refuse)
     monkeypatch.setattr(vision.Learner, "fit", lambda *args, **kwargs: pytest.fail("it trains"))
     is_one_line(here(capsys, *"train images --arch resnet18 --scratch --size 32 -o never".split()), "cannot be saved")
 

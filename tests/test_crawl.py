@@ -1,15 +1,11 @@
-"""Pictures from the web, against a server on this machine that does everything wrong that servers do."""
-import errno
+"""Crawls: each picture once, nothing asked twice, nothing lost, whatever happens to the process."""
 import hashlib
 import importlib.util
 import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -18,12 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hostile import CASES, LIMITS, Web, encoded, noise, picture
+from hostile import Web, encoded, noise, picture
 
-from fastcourse import crawl
+from fastcourse import manifest
 from fastcourse.core import InputError
-from fastcourse.crawl import (FolderSearch, NoResults, SearchError, SearchRefused, UrlListSearch, crawl_images,
-                              download_images, search_images, show_crawl, to_img2dataset)
+from fastcourse.crawl import (FolderSearch, NoResults, SearchError, UrlListSearch, crawl_images, download_images,
+                              search_images, show_crawl, to_img2dataset)
+from fastcourse.manifest import MANIFEST_COLUMNS, folder_lock, load_manifest, read_manifest
 
 WILDLIFE = Path(__file__).parents[2]/"shared"/"data"/"wildlife"
 QUICK = dict(allow_local=True, backoff=.01, per_host=16)
@@ -33,275 +30,6 @@ QUICK = dict(allow_local=True, backoff=.01, per_host=16)
 def web():
     with Web() as web: yield web
 
-
-# Downloads ---------------------------------------------------------------------------------------------------------
-
-def test_hostile_cases(web, tmp_path):
-    "Each of them ends, in time, with a row that says what happened; what is kept is a whole picture."
-    start = time.monotonic()
-    df = download_images([web.url(o) for o in ("/same/0/photo.jpg", *CASES)], tmp_path, **LIMITS)[1:]
-    assert time.monotonic()-start < 60   # the limit of one URL is 2 s; far above it something hangs
-    for (case, (status, words)), o in zip(CASES.items(), df.itertuples()):
-        if case == "/same/0/photo.jpg": status, words = "duplicate", "same URL"
-        assert (o.status, words in o.reason) == (status, True), (case, o.status, o.reason)
-        assert bool(o.file) == (not o.reason) == (o.status == "ok"), case
-        if o.file:
-            data = (tmp_path/o.file).read_bytes()
-            assert hashlib.sha256(data).hexdigest() == o.sha256 and len(data) == o.bytes, case
-            assert o.file.startswith(o.sha256[:20]), case
-    kept = dict(zip(CASES, df.file))
-    assert kept["/no-ending"].endswith(".webp") and kept["/png.jpg"].endswith(".png")
-    assert df.file[df.file != ""].nunique() == (df.status == "ok").sum()
-    row_0 = hashlib.sha256(picture(20)).hexdigest()[:20]+".jpg"
-    assert {o.name for o in tmp_path.iterdir()} == {*df.file, row_0}-{""}
-    # A final no is not asked again.
-    assert max(web.counts[o] for o in ("/403", "/404", "/html.jpg", "/bomb.png", "/to-private")) == 1
-    assert web.counts["/500-always"] == 1+LIMITS["retries"]
-
-
-def test_without_allow_local_this_machine_is_private(web, tmp_path):
-    for host in ("127.0.0.1", "localhost"):
-        df = download_images([web.url("/ok/1.jpg").replace("127.0.0.1", host)], tmp_path)
-        assert df.status[0] == "refused" and "no public address" in df.reason[0]
-    assert not web.counts
-
-
-def fake_dns(monkeypatch, *answers):
-    "socket.getaddrinfo gives these addresses, one answer a call, the last one for ever; the calls are counted."
-    calls = []
-    def look(host, port, *args, **kwargs):
-        calls.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (o, port))
-                for o in answers[min(len(calls), len(answers))-1]]
-    monkeypatch.setattr(socket, "getaddrinfo", look)
-    return calls
-
-
-def test_a_name_that_changes_its_address_cannot_win(web, tmp_path, monkeypatch):
-    "DNS rebinding: public when it is checked, private ever after. The checked address is the one that is connected to."
-    connected = []
-    def connect(sock, address):
-        connected.append(address[0])
-        raise OSError(errno.ENETUNREACH, "no network here")
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    calls = fake_dns(monkeypatch, ["93.184.215.14"], ["127.0.0.1"])
-    df = download_images([f"http://rebind.example:{web.server.server_port}/ok/1.jpg"], tmp_path, retries=0)
-    assert (df.status[0], connected, len(calls)) == ("failed", ["93.184.215.14"], 1)
-    assert not web.counts
-
-
-def test_one_private_address_among_public_ones_is_enough_to_refuse(tmp_path, monkeypatch):
-    fake_dns(monkeypatch, ["93.184.215.14", "10.1.2.3"])
-    df = download_images(["http://mixed.example/a.jpg"], tmp_path)
-    assert (df.status[0], df.reason[0]) == ("refused", "10.1.2.3 is no public address")
-
-
-@pytest.mark.parametrize("host, words", [("0x0a000001", "10.0.0.1 is no public"),
-                                         ("2130706433", "127.0.0.1 is no public"), ("127.1", "127.0.0.1 is no public"),
-                                         ("a"*80+".com", "not valid")])
-def test_odd_ways_to_write_a_host(tmp_path, monkeypatch, host, words):
-    import sitecustomize
-    # Numbers need no network, so the real look-up may see them.
-    monkeypatch.setattr(socket, "getaddrinfo", getattr(sitecustomize, "_getaddrinfo", socket.getaddrinfo))
-    df = download_images([f"http://{host}/a.jpg"], tmp_path)
-    assert df.status[0] == "refused" and words in df.reason[0]
-
-
-def test_a_slow_look_up_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(5))
-    df = download_images(["http://slow.example/a.jpg"], tmp_path, timeout=.2, max_time=.5, backoff=.01)
-    assert df.status[0] == "failed" and ("too long" in df.reason[0] or "longer" in df.reason[0])
-
-
-def test_proxies_are_not_used(web, tmp_path, monkeypatch):
-    for o in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"): monkeypatch.setenv(o, "http://127.0.0.1:9")
-    assert download_images([web.url("/ok/1.jpg")], tmp_path, **QUICK).status[0] == "ok"
-
-
-def test_no_more_than_per_host_at_a_time(tmp_path):
-    with Web(latency=.05) as web:
-        df = download_images([web.url(f"/ok/{i}.jpg") for i in range(24)], tmp_path, workers=12, per_host=3,
-                             allow_local=True)
-        assert (df.status == "ok").all() and web.most_busy == 3
-    with Web(latency=.05) as web:   # two names are two hosts, and redirects count for the host that they lead to
-        hosts = ("127.0.0.1", "localhost")*12
-        urls = [web.url(f"/ok/{i}.jpg").replace("127.0.0.1", host) for i, host in enumerate(hosts)]
-        assert (download_images(urls, tmp_path, workers=12, per_host=3, allow_local=True).status == "ok").all()
-        assert 3 < web.most_busy <= 6
-
-
-def test_retry_after_is_kept_to_by_the_whole_host(web, tmp_path):
-    urls = [web.url("/429-soon"), *(web.url(f"/ok/{i}.jpg") for i in range(10, 13))]
-    df = download_images(urls, tmp_path, workers=1, allow_local=True)
-    assert (df.status == "ok").all()
-    first, second = web.times["/429-soon"]
-    assert second-first >= 1 and min(t for p, ts in web.times.items() if p.startswith("/ok") for t in ts)-first >= 1
-
-
-def test_a_host_that_asks_for_an_hour_gets_it(web, tmp_path):
-    others = [web.url(f"/ok/{i}.jpg").replace("127.0.0.1", "localhost") for i in range(5)]
-    df = download_images([web.url("/429-hour"), *others, web.url("/ok/9.jpg")], tmp_path, workers=1, allow_local=True)
-    assert df.status.tolist() == ["failed"]*6+["ok"] and df.reason[3] == "the host asks to wait 3600 s"
-    assert sum(web.counts.values()) == 2
-
-
-def test_connections_are_kept_and_replaced(web, tmp_path):
-    "One connection serves many pictures; one that the server has closed meanwhile is no failure."
-    opened = []
-    get = web.server.get_request
-    web.server.get_request = lambda: opened.append(1) or get()
-    df = download_images([web.url(f"/ok/{i}.jpg") for i in range(10)], tmp_path, workers=1, allow_local=True)
-    assert (df.status == "ok").all() and len(opened) == 1
-    from hostile import Handler
-    class Rude(Handler):
-        def answer(self, path, n):
-            super().answer(path, n)
-            self.close_connection = True   # without saying so in the answer
-    web.server.RequestHandlerClass = Rude
-    df = download_images([web.url(f"/ok/{i}.jpg") for i in range(10, 16)], tmp_path, workers=1, retries=0,
-                         allow_local=True)
-    assert (df.status == "ok").all()
-
-
-def test_a_full_disk_is_an_error_not_a_hang(web, tmp_path, monkeypatch):
-    def full(*args): raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"): download_images([web.url("/ok/1.jpg")], tmp_path, **QUICK)
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate of this test")
-def test_https(web, tmp_path, monkeypatch):
-    "A certificate that nobody trusts is refused; a trusted one must be for the name in the URL, not for the address."
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-keyout", tmp_path/"key", "-out", tmp_path/"cert", "-days", "2", "-subj", "/CN=localhost",
-                    "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path/"cert", tmp_path/"key")
-    web.server.socket = server.wrap_socket(web.server.socket, server_side=True)
-    at = f":{web.server.server_port}/ok/1.jpg"
-    df = download_images(["https://localhost"+at], tmp_path/"a", **QUICK)
-    assert (df.status[0], df.reason[0]) == ("refused", "the certificate of the host is not valid")
-    trusting = ssl.create_default_context(cafile=tmp_path/"cert")
-    monkeypatch.setattr(crawl, "_tls", lambda: trusting)
-    assert download_images(["https://localhost"+at], tmp_path/"a", **QUICK).status[0] == "ok"
-    assert "certificate" in download_images(["https://127.0.0.1"+at], tmp_path/"a", **QUICK).reason[0]
-
-
-def test_bad_arguments_are_named_before_work_starts(web, tmp_path):
-    url = [web.url("/ok/1.jpg")]
-    for kwargs, word in [(dict(workers=0), "workers is 0"), (dict(workers=9999), "256 or fewer"),
-                         (dict(timeout=-1), "timeout is -1"), (dict(max_time="5"), "max_time is '5'"),
-                         (dict(retries=1.5), "retries is 1.5"), (dict(max_bytes=True), "max_bytes is True")]:
-        with pytest.raises(InputError, match=word): download_images(url, tmp_path/"new", **kwargs)
-    for urls in ("http://a/b.jpg", b"http://a", Path("urls.txt"), 5):
-        with pytest.raises(InputError, match="give a list of URLs"): download_images(urls, tmp_path/"new")
-    (tmp_path/"file").write_text("")
-    with pytest.raises(InputError, match="choose another folder"): download_images(url, tmp_path/"file"/"new")
-    assert not (tmp_path/"new").exists() and not web.counts
-
-
-# Search ------------------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def duckduckgo(web, monkeypatch):
-    "Both packages talk to the local server in place of the search engine."
-    from ddgs.http_client import HttpClient
-    from duckduckgo_search import DDGS
-    def to_local(f, calls):
-        def request(self, method, url, *args, **kwargs):
-            calls.append(url)
-            return f(self, method, url.replace("https://duckduckgo.com", web.url("/ddg")), *args, **kwargs)
-        return request
-    web.ddgs, web.older = [], []
-    monkeypatch.setattr(HttpClient, "request", to_local(HttpClient.request, web.ddgs))
-    monkeypatch.setattr(DDGS, "_get_url", to_local(DDGS._get_url, web.older))
-    monkeypatch.setattr(DDGS, "_sleep", lambda *a: None)
-    return web
-
-
-def test_search_walks_pages_and_keeps_urls_exact(duckduckgo):
-    duckduckgo.results["red panda"] = 250
-    found = search_images("red panda", 230)
-    assert len(found) == 230 and not duckduckgo.older
-    assert found[7] == dict(image="https://img.example/7%20a.jpg?w=100%25&i=7", thumbnail="https://t.example/7",
-                            url="https://page.example/7", title="red panda 7",
-                            width=640, height=480, source="Bing")
-    assert [o.title for o in found] == [f"red panda {i}" for i in range(230)]     # the engine's own order
-    assert [q.get("s", "0") for p, q in duckduckgo.asked if p.endswith("i.js")] == ["0", "100", "200"]
-    assert len(search_images("red panda", 1000)) == 250                          # there are no more
-    assert len(search_images("red panda", 5, size="Large")) == 5
-    assert "size:Large" in duckduckgo.asked[-1][1]["f"]
-    with pytest.raises(InputError, match="Small, Medium, Large"): search_images("red panda", 5, size="huge")
-
-
-def test_nothing_and_no_are_two_errors(duckduckgo):
-    with pytest.raises(NoResults, match="no pictures for 'xyzzy'"): search_images("xyzzy")
-    assert not duckduckgo.older   # an honest nothing is not asked again elsewhere
-    duckduckgo.results["cat"] = 20
-    for status in (403, 429, 202):
-        duckduckgo.refusals, duckduckgo.refuse_with = 99, status
-        with pytest.raises(SearchRefused, match="2 times"): search_images("cat", retries=1, pause=0)
-        assert duckduckgo.refusals == 99-2*2    # two tries of two packages: no hammering
-    duckduckgo.refusals, duckduckgo.refuse_with = 1, 403
-    assert len(search_images("cat", 20)) == 20 and duckduckgo.older   # the second choice helps at once
-    duckduckgo.refusals = 3
-    assert len(search_images("cat", 20, pause=0)) == 20               # and waiting helps
-
-
-def test_pauses_grow(monkeypatch):
-    waits = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    class No:
-        def search(self, term, max_images, size=None): raise SearchRefused("no")
-    with pytest.raises(SearchRefused): search_images("cat", engine=No(), retries=4, pause=5)
-    assert len(waits) == 4 and all(.5*5*2**n <= w <= 1.5*5*2**n for n, w in enumerate(waits))
-
-
-def test_a_refusal_in_the_middle_keeps_what_there_is():
-    class Half:
-        def search(self, term, max_images, size=None):
-            yield dict(image="http://a/1.jpg")
-            raise SearchRefused("enough")
-    with pytest.warns(UserWarning, match="1 of 9 pictures found"):
-        assert len(search_images("cat", 9, Half(), pause=0)) == 1
-
-
-def test_search_without_a_network_is_one_sentence(web, monkeypatch):
-    from ddgs.http_client import HttpClient
-    from duckduckgo_search import DDGS
-    for cls, name in ((HttpClient, "request"), (DDGS, "_get_url")):
-        old = getattr(cls, name)
-        def closed(self, method, url, *args, old=old, **kwargs):
-            return old(self, method, url.replace("https://duckduckgo.com", "http://127.0.0.1:1"), *args, **kwargs)
-        monkeypatch.setattr(cls, name, closed)
-    with pytest.raises(SearchError, match="check the network") as e: search_images("cat")
-    assert type(e.value) is SearchError
-
-
-def test_hostile_records_are_tamed():
-    class Odd:
-        def search(self, term, max_images, size=None):
-            return [dict(image="http://a/1.jpg", title="two\nlines\0\ud800", width="640", height="tall"),
-                    dict(image=None), dict(), dict(image="http://a/1.jpg")]
-    found = search_images("cat", engine=Odd())
-    assert len(found) == 1 and found[0].title == "two lines" and (found[0].width, found[0].height) == (640, 0)
-
-
-def test_url_lists(tmp_path):
-    rows = ["query,url,title", "cat,http://a/1.jpg,One", "cat,http://a/2.jpg,Two", "dog,http://a/3.jpg,"]
-    (tmp_path/"urls.csv").write_text("\n".join(rows))
-    engine = UrlListSearch(tmp_path/"urls.csv")
-    found = search_images("Cat", engine=engine)
-    assert [(o.image, o.title) for o in found] == [("http://a/1.jpg", "One"), ("http://a/2.jpg", "Two")]
-    with pytest.raises(NoResults, match="'cat', 'dog'"): search_images("cow", engine=engine)
-    (tmp_path/"bad.csv").write_text("a,b\n1,2\n")
-    for bad, word in ((tmp_path/"bad.csv", "query and url are needed"), (tmp_path/"none.csv", "cannot be read"),
-                      ({"cat": "http://a"}, "give a list")):
-        with pytest.raises(InputError, match=word): UrlListSearch(bad)
-    with pytest.raises(InputError, match="no such folder"): FolderSearch(tmp_path/"none")
-
-
-# Crawls ------------------------------------------------------------------------------------------------------------
 
 def urls_of(web):
     "Four queries with good pictures, copies within and across the splits, and failures."
@@ -332,19 +60,14 @@ def files(dest) -> dict:
 def assert_whole(dest):
     "What a killed run leaves is whole: each picture has the content that its name says, and the manifest is a table."
     for name, data in files(dest).items(): assert hashlib.sha256(data).hexdigest().startswith(Path(name).stem), name
-    if (dest/"manifest.csv").exists(): assert list(pd.read_csv(dest/"manifest.csv").columns) == crawl._COLUMNS
+    if (dest/"manifest.csv").exists(): assert list(pd.read_csv(dest/"manifest.csv").columns) == MANIFEST_COLUMNS
 
 
 def noted(dest) -> set:
-    "URLs that need no request any more, as the manifest and the whole lines of the journal have it."
-    rows = {}
-    if (dest/"manifest.csv").exists():
-        rows = {(o["query"], o["url"]): o for o in crawl._read_manifest(dest/"manifest.csv")}
-    journal = dest/".crawl"/"journal.jsonl"
-    if journal.exists():
-        for line in journal.read_bytes().split(b"\n")[:-1]:
-            rows.update({(o["query"], o["url"]): o for o in json.loads(line)})
-    return {url for (_, url), o in rows.items() if o["status"] not in ("found", "failed")}
+    "URLs that need no request any more, as the manifest has it."
+    try: rows = load_manifest(dest)[0]
+    except InputError: return set()   # killed before the first row
+    return {o["url"] for o in rows if o["status"] not in ("found", "failed")}
 
 
 def without_time(df): return df.drop(columns="time").reset_index(drop=True)
@@ -366,7 +89,8 @@ def test_crawl_keeps_each_picture_once(web, tmp_path):
     kept = df[df.status == "ok"]
     assert (kept.file.str.rsplit("/", n=1).str[0] == kept.split+"/"+kept.label).all()
     assert set(files(tmp_path)) == set(kept.file)
-    assert sorted(o.name for o in tmp_path.iterdir()) == ["manifest.csv", "test", "train"]
+    assert sorted(o.name for o in tmp_path.iterdir()) == [".crawl", "manifest.csv", "test", "train"]
+    assert [o.name for o in (tmp_path/".crawl").iterdir()] == ["manifest.db"]
     assert max(web.counts.values()) == 2 and web.counts["/flaky/112"] == 2   # nothing is fetched twice
     counts = show_crawl(df, 0)
     assert counts.loc[("train", "cat", "cat")].tolist() == [200, 15, 13, 13]
@@ -436,29 +160,21 @@ def test_killed_20_times_ends_like_never_killed(tmp_path, context):
         assert kills >= 10
         assert files(tmp_path/"killed") == files(tmp_path/"calm")
         pd.testing.assert_frame_equal(without_time(end), without_time(calm))
-        assert not (tmp_path/"killed"/".crawl").exists()
+        assert [o.name for o in (tmp_path/"killed"/".crawl").iterdir()] == ["manifest.db"]
 
 
 def child_dies(library, dest, n):
-    "Crawl, and die at the n-th time that something is written: half a journal line, or before or after a rename."
+    "Crawl, and die at the n-th time that something is written: before or after a rename, before or after a row."
     left = [n]
-    def maybe_die():
-        left[0] -= 1
-        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
-    replace, add = os.replace, crawl._Manifest.add
-    def dying_replace(*args):
-        maybe_die()
-        replace(*args)
-        maybe_die()
-    def dying_add(self, rows):
-        left[0] -= 1
-        if left[0] == 0:
-            self.journal.write(json.dumps(rows).encode()[:-9])
-            self.journal.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        add(self, rows)
-        maybe_die()
-    os.replace, crawl._Manifest.add = dying_replace, dying_add
+    def dying(f):
+        def call(*args, **kwargs):
+            for step in (None, f):
+                res = step and step(*args, **kwargs)
+                left[0] -= 1
+                if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+            return res
+        return call
+    os.replace, os.rename, manifest.Manifest.add = dying(os.replace), dying(os.rename), dying(manifest.Manifest.add)
     crawl_folder(library, dest)
     Path(dest, "finished").touch()
 
@@ -490,24 +206,20 @@ def test_killed_at_every_step(tmp_path, context):
 
 
 def test_ctrl_c_leaves_a_manifest(web, tmp_path, monkeypatch):
-    save, calls = crawl._Manifest.add, []
-    def interrupted(self, rows):
-        save(self, rows)
+    save, calls = manifest.Manifest.add, []
+    def interrupted(self, rows, **kwargs):
+        save(self, rows, **kwargs)
         calls.append(1)
         if len(calls) == 5: raise KeyboardInterrupt
-    monkeypatch.setattr(crawl._Manifest, "add", interrupted)
+    monkeypatch.setattr(manifest.Manifest, "add", interrupted)
     with pytest.raises(KeyboardInterrupt): crawl_list(urls_of(web), tmp_path)
-    assert Counter(o["status"] for o in crawl._read_manifest(tmp_path/"manifest.csv"))["fetched"] >= 1
+    assert Counter(o["status"] for o in read_manifest(tmp_path/"manifest.csv"))["fetched"] >= 1
     monkeypatch.undo()
     assert len(crawl_list(urls_of(web), tmp_path)) == sum(map(len, urls_of(web).values()))
 
 
 def test_one_crawl_at_a_time(web, tmp_path):
-    (tmp_path/".crawl").mkdir()
-    import fcntl
-    with open(tmp_path/".crawl"/"journal.jsonl", "ab") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another crawl"): crawl_list(urls_of(web), tmp_path)
+    with folder_lock(tmp_path), pytest.raises(InputError, match="another crawl"): crawl_list(urls_of(web), tmp_path)
 
 
 def test_a_manifest_of_something_else_is_refused(web, tmp_path):
@@ -551,7 +263,7 @@ def test_search_errors_in_a_crawl(web, tmp_path):
 
 def test_the_pause_is_between_questions(web, tmp_path, monkeypatch):
     waits = []
-    monkeypatch.setattr(crawl.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
     class Engine:
         def search(self, term, max_images, size=None): return [dict(image=web.url(f"/ok/{len(term)}.jpg"))]
     crawl_images({"a": ["a", "bb", "ccc"]}, tmp_path, engine=Engine(), pause=100, **QUICK)

@@ -183,6 +183,32 @@ def test_one_leaf_and_tables_with_column_names():
     close(table["out"], lin(torch.tensor(df.to_numpy(np.float32))))
 
 
+numbers = pd.DataFrame({"a": [1., 2.], "b": [0., 1.]})
+
+
+@pytest.mark.parametrize("x", [
+    numbers, numbers.astype(int), numbers.convert_dtypes(), numbers.astype({"b": bool}),
+    numbers.astype({"b": "boolean"}), numbers.astype("float32"), numbers.to_numpy(), numbers.to_numpy(int),
+    torch.tensor([[1, 0], [2, 1]]), [[1, 0], [2, 1]]])
+def test_all_ways_to_give_numbers(x):
+    net = set_weights(mlp(2, 1), [[10, 1]], 0.5)
+    table = layer_outputs(net, x)
+    assert table["out", 1].tolist() == [10.5, 21.5]
+    assert list(table["input"].columns) == (["a", "b"] if isinstance(x, pd.DataFrame) else [1, 2])
+
+
+@pytest.mark.parametrize("x", [[1., 2., 3.], pd.Series([1, 2, 3]), np.array([1, 2, 3]), torch.tensor([1., 2, 3])])
+def test_single_numbers_are_a_column(x):
+    assert layer_outputs(set_weights(mlp(1, 1), 2., 1.), x)["out", 1].tolist() == [3, 5, 7]
+
+
+@pytest.mark.parametrize("x,message", [
+    (numbers.assign(b=["k", "l"]), r"x\['b'\] holds"), (numbers.assign(b=[None, 1]), r"x\['b'\] has no value in row 0"),
+    (numbers[[]], "without columns"), (np.ma.masked_equal(numbers.to_numpy(), 2), "masked")])
+def test_tables_without_numbers(x, message):
+    with pytest.raises(InputError, match=message): layer_outputs(mlp(2, 1), x)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions(dtype):
     net = mlp(2, 3, 1).to(dtype)

@@ -17,8 +17,9 @@ from fastai.basics import (SGD, BCELossFlat, BCEWithLogitsLossFlat, Callback, Ca
                            CancelTrainException, CancelValidException, CrossEntropyLossFlat, DataLoaders, Learner,
                            MSELossFlat, OptimWrapper, Recorder, Transform, default_device, load_learner)
 from fastai.callback.all import (CSVLogger, EarlyStoppingCallback, GradientAccumulation, GradientClip, ProgressCallback,
-                                 ReduceLROnPlateau, SaveModelCallback, ShowGraphCallback)
+                                 ReduceLROnPlateau, SaveModelCallback, ShowGraphCallback, TerminateOnNaNCallback)
 from fastai.callback.core import _events, _inner_loop
+from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.metrics import F1Score, Perplexity, accuracy, mse
 from hypothesis import given, settings, strategies as st
 from torch import nn
@@ -28,7 +29,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import fastcourse.learner as module
 from fastcourse.core import InputError
 from fastcourse.data import codes, letters, next_token_pairs, number_words, one_hot, published
-from fastcourse.learner import TensorDL, TensorLearner, TensorRows, history, tensor_learner
+from fastcourse.learner import DataLearner, TensorLearner, check_data, history, tensor_learner
+from fastcourse.tensors import TensorDL, TensorRows
 
 torch_adam = partial(OptimWrapper, opt=torch.optim.Adam)
 exactly = dict(rtol=0, atol=0)
@@ -130,17 +132,16 @@ def test_published_row_4_4():
 
 
 @pytest.mark.parametrize("cbs", [[], [Callback(after_loss=lambda self: None)]], ids=["quick", "watched"])
-@pytest.mark.parametrize("dropout", [0., 0.3])
-def test_1000_epochs_equal_the_raw_loop(dropout, cbs):
+def test_100_epochs_equal_the_raw_loop(cbs):
     x, y = letter_data()
-    model = small(dropout=dropout)
-    train, valid = raw_loop(model, x, y, 1000)
-    other = small(dropout=dropout)
-    lrnr = fitted(1000, x, y, other, nn.CrossEntropyLoss(), lr=0.1, opt_func=torch_adam, cbs=[Losses(), *cbs])
+    model = small(dropout=0.3)
+    train, valid = raw_loop(model, x, y, 100)
+    other = small(dropout=0.3)
+    lrnr = fitted(100, x, y, other, nn.CrossEntropyLoss(), lr=0.1, opt_func=torch_adam, cbs=[Losses(), *cbs])
     for a, b in zip(model.parameters(), other.parameters(), strict=True): assert_close(a, b, **exactly)
     assert lrnr.losses.seen == {True: train, False: valid}
     df = history(lrnr)
-    assert df.epoch.tolist() == list(range(1000))
+    assert df.epoch.tolist() == list(range(100))
     assert df.valid_loss.tolist() == valid
     np.testing.assert_allclose(df.train_loss, running_average(train), rtol=1e-12)
 
@@ -233,7 +234,7 @@ def witnesses(draw):
     return draw(st.lists(made, min_size=1, max_size=3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(witnesses())
 def test_callbacks_run_as_in_fastai(plans):
     "Any callbacks, in any order, switched off or cancelling anywhere: the same events in the same states."
@@ -242,6 +243,8 @@ def test_callbacks_run_as_in_fastai(plans):
     for make in (stock, tensor_learner):
         log, ends = [], []
         lrnr = make(x, y, linear(), nn.MSELoss(), bs=3)
+        # fastai's own bar fails where an epoch that never began is followed by another fit; ours stays
+        if make is stock: lrnr.remove_cb(lrnr.progress)
         lrnr.add_cbs([Witness(i, log, *plan) for i, plan in enumerate(plans)])
         for _ in range(2):
             try: quiet(lrnr.fit, 2)
@@ -470,7 +473,7 @@ def test_export_and_load(tmp_path):
     assert len(back.dls.train_ds) == 0 and type(back) is TensorLearner
     for k in range(4): assert_close(lrnr.predict(k), back.predict(k), **exactly)
     pd.testing.assert_frame_equal(history(back), history(lrnr))
-    assert_close(back.get_preds(dl=back.dls.test_dl(pd.Series([0, 1])))[0], lrnr.get_preds()[0][:2], **exactly)
+    assert_close(back.get_preds(dl=back.dls.test_dl(pd.Series([0, 1])))[0], lrnr.get_preds()[0][:2])
     quiet(lrnr.fit, 1)  # export leaves the learner as it was
     lrnr.save("weights")
     old = [p.clone() for p in lrnr.model.parameters()]
@@ -647,6 +650,241 @@ def test_several_inputs(bs, tmp_path, capsys):
     assert_close(back.predict((code[0], numbers[0])), lrnr.predict((code[0], numbers[0])))
 
 
+def swapped(df): return df[df.columns[::-1]]
+
+
+@pytest.mark.parametrize("as_valid,as_row", [(swapped, swapped), (lambda df: df, lambda df: df), (np.array, np.array)])
+def test_columns_are_matched_by_name(as_valid, as_row):
+    "Another order of the columns changes nothing, in validation data, new data, and single rows; arrays have no names."
+    x, _ = frame(30)
+    y = pd.DataFrame({"u": 3*x.a - x.b, "v": x.c})
+    lrnr, _ = quiet(tensor_learner, x, y, linear(3, 2), MSELossFlat(), valid=(as_valid(x), as_valid(y)), lr=0.1, bs=10)
+    quiet(lrnr.fit, 5)
+    want = lrnr.model(torch.tensor(x.to_numpy()).float()).detach()
+    loss = F.mse_loss(want, torch.tensor(y.to_numpy()).float()).item()
+    assert history(lrnr).valid_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
+    assert_close(lrnr.get_preds(dl=lrnr.dls.test_dl(as_row(x)))[0], want)
+    for i in (0, 7):
+        row = as_row(x)
+        assert_close(lrnr.predict(row[i] if isinstance(row, np.ndarray) else row.iloc[i])[1], want[i])
+
+
+@pytest.mark.parametrize("change,message", [
+    (lambda x: x[["a", "b"]], "no column 'c'"), (lambda x: x.rename(columns={"c": "d"}), "no column 'c'"),
+    (lambda x: x.assign(d=1.), "another column 'd'"), (lambda x: x.set_axis([0, 1, 2], axis=1), "no column 'a'")])
+def test_other_columns_are_refused(change, message):
+    x, y = frame()
+    lrnr, _ = quiet(tensor_learner, x, y.to_frame(), linear(), MSELossFlat())
+    for bad in (lambda: lrnr.predict(change(x).iloc[0]), lambda: lrnr.dls.test_dl(change(x)),
+                lambda: quiet(tensor_learner, x, y.to_frame(), linear(), valid=(change(x), y.to_frame()))):
+        with pytest.raises(InputError, match=message): bad()
+
+
+def test_columns_of_several_inputs_survive_export(tmp_path):
+    numbers, _ = frame(10)
+    table = pd.DataFrame({"k": np.arange(10) % 5})
+    lrnr, _ = quiet(tensor_learner, (table.k, numbers), numbers[["a"]], Two(), MSELossFlat(), path=tmp_path)
+    lrnr.export("two.pkl")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        back = load_learner(tmp_path/"two.pkl")
+    want = lrnr.model(torch.arange(10) % 5, torch.tensor(numbers.to_numpy()).float()).detach()
+    assert_close(back.predict((table.k[3], swapped(numbers).iloc[3]))[1], want[3])
+    with pytest.raises(InputError, match="the code 5"): back.predict((5, numbers.iloc[3]))
+
+
+@pytest.mark.parametrize("table", [
+    pd.DataFrame({"a": [1., 2., 3., 4.], "b": [True, False, True, False]}),
+    pd.DataFrame({"a": [1, 2, 3, 4], "b": [True, False, True, False], "c": [0.5, 1, 1, 2]}),
+    pd.DataFrame({"a": [1., 2., 3., 4.], "b": pd.array([True, False, True, False], "boolean")}),
+    pd.DataFrame({"a": [1, 2, 3, 4], "b": [0.5, 1, 1, 2]}).convert_dtypes()])
+def test_a_row_of_the_table_itself(table):
+    "A row of columns of several types is a Series of objects."
+    lrnr, _ = quiet(tensor_learner, table, pd.DataFrame({"y": [1., 2., 3., 4.]}), linear(table.shape[1]), MSELossFlat())
+    for i in range(4):
+        want = lrnr.model(torch.tensor(table.astype(float).to_numpy()).float()[i:i+1])[0].detach()
+        assert_close(lrnr.predict(table.iloc[i])[1], want)
+    row = table.iloc[0].astype(object)
+    row["a"] = None
+    with pytest.raises(InputError, match="'a'. has no value"): lrnr.predict(row)
+
+
+class Columns(nn.Module):
+    "Two columns of codes, each with its own vocabulary."
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Embedding(3, 2), nn.Embedding(5, 2), nn.Linear(4, 2)
+
+    def forward(self, x): return self.out(torch.cat([self.a(x[:, 0]), self.b(x[:, 1])], 1))
+
+
+def test_codes_outside_of_the_vocabulary():
+    "Each layer looks at its own column; the data is looked at before a fit, new rows before a prediction."
+    x = torch.stack([torch.arange(12) % 3, torch.arange(12) % 5], 1)
+    y = torch.arange(12) % 2
+    lrnr, _ = quiet(tensor_learner, x, y, Columns(), CrossEntropyLossFlat(), bs=5)
+    quiet(lrnr.fit, 1)
+    assert lrnr.predict(torch.tensor([2, 4]))[2].shape == (2,)
+    for row, message in (([3, 0], r"code 3, but the model's Embedding\(3, 2\)"), ([0, -1], "code -1"),
+                         ([0, 5], r"code 5, but the model's Embedding\(5, 2\)")):
+        with pytest.raises(InputError, match=message): lrnr.predict(torch.tensor(row))
+        with pytest.raises(InputError, match=message): lrnr.dls.test_dl(torch.tensor([row, [0, 0]]))
+        bad = x.clone()
+        bad[7] = torch.tensor(row)  # neither in the first nor in the last batch
+        for valid in (None, (bad, y)):
+            with pytest.raises(InputError, match=message):
+                train = bad if valid is None else x
+                quiet(tensor_learner, train, y, Columns(), CrossEntropyLossFlat(), valid=valid, bs=5)
+    assert not any(m._forward_pre_hooks for m in lrnr.model.modules())
+
+
+def without_data(tmp_path):
+    lrnr = fitted(1, *letter_data(), small(), CrossEntropyLossFlat(), path=tmp_path)
+    lrnr.recorder.rows = []
+    lrnr.export("a.pkl")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_learner(tmp_path/"a.pkl")
+
+
+def test_learners_without_data_say_so(tmp_path):
+    back = without_data(tmp_path)
+    message = r"has no (training|validation) data.*tensor_learner\(x, y, lrnr\.model\)"
+    for f in (lambda: back.fit(1), lambda: back.fit_one_cycle(1), lambda: back.fine_tune(1), back.lr_find,
+              back.validate, back.get_preds, back.show_results, lambda: history(back), lambda: check_data(back),
+              lambda: Interpretation.from_learner(back)):
+        with pytest.raises(InputError, match=message): f()
+    assert back.predict(2)[2].shape == (4,)
+    # the way out that it tells
+    again = fitted(1, *letter_data(), back.model, CrossEntropyLossFlat())
+    assert len(history(again)) == 1
+
+
+def test_any_learner_can_say_so():
+    "The same for a Learner on fastai's own loaders."
+    x, y = points()
+    lrnr = stock(x, y, linear(), nn.MSELoss(), cls=DataLearner)
+    quiet(lrnr.fit, 1)
+    assert len(history(lrnr)) == 1 and len(lrnr.validate()) == 1
+    empty = DataLoader(TensorDataset(x[:0], y[:0]))
+    lrnr.dls = DataLoaders(empty, empty)
+    lrnr.new_data = "ask the owner"
+    for f in (lambda: lrnr.fit(1), lrnr.lr_find, lrnr.validate):
+        with pytest.raises(InputError, match="data, as after loading it; ask the owner"): f()
+
+
+def test_a_fit_after_an_interrupt_starts_with_clean_gradients():
+    x, y = points()
+
+    class Interrupt(Callback):
+        def after_backward(self):
+            if self.learn.train_iter == 2: raise KeyboardInterrupt
+
+    lrnr, _ = quiet(tensor_learner, x, y, linear(), nn.MSELoss(), opt_func=SGD, lr=0.1)
+    with pytest.raises(KeyboardInterrupt): quiet(lrnr.fit, 5, cbs=Interrupt())
+    assert len(history(lrnr)) == 3 and history(lrnr).valid_loss.notna().tolist() == [True, True, False]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in lrnr.model.parameters())
+    copy = linear()
+    copy.load_state_dict(lrnr.model.state_dict())
+    lrnr.remove_cbs(lrnr._grab_cbs(Interrupt))
+    quiet(lrnr.fit, 1)
+    opt = torch.optim.SGD(copy.parameters(), lr=0.1)
+    F.mse_loss(copy(x), y).backward()
+    opt.step()
+    assert_close(list(lrnr.model.parameters()), list(copy.parameters()))
+    assert len(history(lrnr)) == 1
+
+
+class Explodes(nn.Module):
+    "NaN from call number `at`, where the trial does not count."
+    def __init__(self, at):
+        super().__init__()
+        self.lin, self.at, self.calls = nn.Linear(3, 1), at, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return self.lin(x) * (math.nan if self.calls > self.at else 1.)
+
+
+@pytest.mark.parametrize("bs,at,epochs,partial_loss",
+                         [(None, 3, 4, False), (None, 0, 1, False), (10, 3, 2, True), (10, 2, 2, False)])
+def test_history_after_terminate_on_nan(bs, at, epochs, partial_loss):
+    "Complete epochs, and the one that ended early: the loss of its good batches, no validation."
+    x, y = points()
+    lrnr, _ = quiet(tensor_learner, x, y, Explodes(99), nn.MSELoss(), bs=bs)
+    quiet(lrnr.fit, 2)
+    lrnr.model.calls, lrnr.model.at = 0, at
+    quiet(lrnr.fit, 8, cbs=TerminateOnNaNCallback())
+    df = history(lrnr)
+    assert df.epoch.tolist() == list(range(epochs)) and list(df) == ["epoch", "train_loss", "valid_loss", "seconds"]
+    assert df.iloc[:-1].notna().all().all() and math.isnan(df.valid_loss.iloc[-1])
+    assert df.train_loss.notna().iloc[-1] == partial_loss
+    lrnr.validate()  # changes nothing of it
+    pd.testing.assert_frame_equal(history(lrnr), df)
+
+
+# fastai's interpretation
+
+def test_interpretation_of_classes(capsys):
+    x, _ = points(40)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    lrnr = fitted(5, x, y, linear(3, 3), CrossEntropyLossFlat(), lr=0.1)
+    interp = ClassificationInterpretation.from_learner(lrnr)
+    with torch.no_grad(): out = lrnr.model(x)
+    want = np.zeros((3, 3), int)
+    for a, b in zip(y.tolist(), out.argmax(1).tolist()): want[a, b] += 1
+    assert (interp.confusion_matrix() == want).all()
+    assert sum(o[2] for o in interp.most_confused()) == want.sum() - want.trace()
+    interp.plot_confusion_matrix()
+    capsys.readouterr()
+    interp.print_classification_report()
+    assert "accuracy" in capsys.readouterr().out
+    losses = F.cross_entropy(out, y, reduction="none")
+    top, rows = interp.top_losses(3)
+    assert_close(top, losses.topk(3).values)
+    interp.plot_top_losses(3)
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[0].split() == ["x[0]", "x[1]", "x[2]", "y", "pred", "loss"] and len(lines) == 4
+    np.testing.assert_allclose([float(o.split()[-1]) for o in lines[1:]], top, rtol=1e-4)
+    assert [int(o.split()[-3]) for o in lines[1:]] == y[rows].tolist()
+
+
+def test_interpretation_of_other_learners(capsys):
+    numbers, y = points(10)
+    lrnr = fitted(1, (torch.arange(10) % 5, numbers), y, Two(), MSELossFlat())
+    Interpretation.from_learner(lrnr).plot_top_losses(2)
+    assert capsys.readouterr().out.split()[:2] == ["x1", "x2[0]"]
+    lrnr = fitted(1, numbers, (y > 0).float(), linear(), BCEWithLogitsLossFlat())
+    assert ClassificationInterpretation.from_learner(lrnr).confusion_matrix().sum() == 10
+
+
+# Modes
+
+class OwnTrain(nn.BatchNorm1d):
+    "Its statistics stay as they are."
+    def train(self, mode=True): return super().train(False)
+
+
+def test_modes_are_torchs():
+    "Modules with an own `train`, by class or by instance, keep it."
+    x, y = points()
+    patched = nn.BatchNorm1d(3).eval()
+    patched.train = lambda mode=True: patched
+    seen = []
+
+    class Look(nn.Module):
+        def forward(self, x):
+            seen.append([m.training for m in model.modules()])
+            return x
+
+    model = nn.Sequential(OwnTrain(3), patched, nn.Sequential(nn.Dropout(), Look()), linear())
+    model[0].eval()
+    lrnr, _ = quiet(tensor_learner, x, y, model, nn.MSELoss())
+    seen.clear()
+    quiet(lrnr.fit, 1)
+    assert seen == [[True, False, False, True, True, True, True], [False]*7]
+
+
 def test_data_is_a_copy_of_a_table_and_never_of_a_tensor():
     x, y = points()
     array = x.numpy().copy()
@@ -731,7 +969,7 @@ def test_few_epochs_each_have_a_line(n):
     assert [int(o[0]) for o in table[1:]] == list(range(n))
 
 
-@pytest.mark.parametrize("n", [21, 50, 333, 1000])
+@pytest.mark.parametrize("n", [21, 50, 333])
 def test_many_epochs_have_about_twenty_lines(n):
     epochs = [int(o[0]) for o in lines(n)[1:]]
     assert epochs[0] == 0 and epochs[-1] == n-1 and 10 <= len(epochs) <= 22 and epochs == sorted(set(epochs))
@@ -797,11 +1035,24 @@ class Detached(nn.Linear):
     def forward(self, x): return super().forward(x).detach()
 
 
+class Shifted(nn.Embedding):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.inner = nn.Embedding(*args)
+
+    def forward(self, x): return self.inner(x + 1)
+
+
 class Fails(nn.Linear):
     def forward(self, x): raise KeyError("inner\nsecond line")
 
 
 def lazy(): return nn.LazyLinear(1)
+
+
+def in_inference_mode(make):
+    "A clone of a tensor, or what a function makes, in inference mode."
+    with torch.inference_mode(): return make.clone() if isinstance(make, torch.Tensor) else make()
 
 
 def cases():
@@ -821,7 +1072,14 @@ def cases():
         "x NaN": (dict(x=with_nan(x)), "NaN or infinity, first in row 3"),
         "x inf": (dict(x=with_nan(x, -math.inf)), "NaN or infinity"),
         "x gradient": (dict(x=x.clone().requires_grad_()), r"x\.detach"),
-        "x sparse": (dict(x=x.to_sparse()), "dense"),
+        "x sparse": (dict(x=x.to_sparse()), r"x\.to_dense"),
+        "x sparse rows": (dict(x=x.to_sparse_csr()), r"x\.to_dense"),
+        "x meta": (dict(x=x.to("meta")), "meta tensor"),
+        "x nested": (dict(x=torch.nested.nested_tensor([x[0], x[1, :2]])), "nested"),
+        "x made in inference mode": (dict(x=in_inference_mode(x)), r"x\.clone\(\)"),
+        "y made in inference mode": (dict(y=in_inference_mode(y)), r"y\.clone\(\)"),
+        "x masked": (dict(x=np.ma.masked_less(x.numpy(), 0)), "masked"),
+        "y masked": (dict(y=np.ma.masked_less(y.numpy(), 0)), "masked"),
         "x complex": (dict(x=x.to(torch.complex64)), "real numbers"),
         "x objects": (dict(x=np.array([object()]*20)), "array of object"),
         "x strings": (dict(x=np.array(["a"]*20)), "not of numbers"),
@@ -833,7 +1091,13 @@ def cases():
         "x columns": (dict(x=x[:, :2]), r"does not take x of shape \(20, 2\)"),
         "x whole numbers for Linear": (dict(x=x.long()), "type torch.int64"),
         "x double for float": (dict(x=x.double()), "type torch.float64"),
-        "x code outside": (dict(x=torch.arange(20), model=nn.Embedding(3, 1)), "does not take x"),
+        "x code outside": (dict(x=torch.arange(20), model=nn.Embedding(3, 1)), "code 19, .* takes the codes 0 to 2"),
+        "x code made outside": (dict(x=torch.arange(20) % 3, model=Shifted(3, 1)), "gives the codes 1 to 3"),
+        "x code outside, in a middle batch": (dict(x=(torch.arange(20) == 9)*5, bs=4, model=nn.Embedding(3, 1)),
+                                              "code 5"),
+        "x code negative": (dict(x=-torch.arange(20), model=nn.Embedding(20, 1)), "code -19"),
+        "valid code outside": (dict(x=code, valid=(code + 2, y), model=nn.Embedding(3, 1)),
+                               "validation data has the code 3"),
         "y list": (dict(y=[1.]*20), "y is of type list"),
         "y tuple": (dict(y=(y, y)), "y is of type tuple"),
         "y rows": (dict(y=y[:-1]), "the same number of rows, not 20 and 19"),
@@ -863,6 +1127,8 @@ def cases():
         "model without parameters": (dict(model=nn.Tanh()), "none to train"),
         "model frozen": (dict(model=linear().requires_grad_(False)), "none to train"),
         "model lazy": (dict(model=lazy()), "lazy"),
+        "model meta": (dict(model=nn.Linear(3, 1, device="meta")), "meta device"),
+        "model made in inference mode": (dict(model=in_inference_mode(linear)), "inference mode"),
         "model fails": (dict(model=Fails(3, 1)), "does not take x"),
         "model with a tuple": (dict(model=nn.LSTM(3, 1)), "as nn.LSTM does"),
         "model NaN": (dict(model=nn.Sequential(linear(), nn.Threshold(9e9, math.nan))), "NaN or infinity before"),

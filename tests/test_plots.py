@@ -1,10 +1,10 @@
 """Every kind of picture: what is on it, that it can be read (nothing cut, no labels on each other), and bad input."""
 import html
 import re
-import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.progress import ProgressCallback  # noqa: F401  adds Learner.no_bar
@@ -15,9 +15,11 @@ from torch import nn
 
 from fastcourse.core import InputError
 from fastcourse.data import bent_line, codes, greetings, letters, logit_step, next_token_pairs, number_words, one_hot
+from fastcourse.diagram import draw_network
 from fastcourse.inside import equations, layer_outputs
 from fastcourse.nets import Bump, SeqNet, cut, mlp, set_weights
-from fastcourse.plots import Diagram, Watch, draw_network, show_fit, show_layers, show_matrix, watch
+from fastcourse.plots import show_fit, show_layers, show_matrix
+from fastcourse.watch import Watch, watch
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,16 @@ def test_show_fit_sorts_and_takes_arrays():
     for line in ax.lines[1:]: np.testing.assert_allclose(line.get_ydata(), truth)
 
 
+@pytest.mark.parametrize("x", [
+    torch.tensor([3., 1., 2.]), np.array([3, 1, 2]), pd.Series([3., 1., 2.]), pd.Series([3, 1, 2], dtype="Int64"),
+    pd.DataFrame({"a": [3., 1., 2.]}), pd.DataFrame({"a": [3, 1, 2]}), pd.DataFrame({"a": [3, 1, 2]}, dtype="Int64"),
+    torch.tensor([[3], [1], [2]])])
+def test_show_fit_takes_what_tensor_learner_takes(x):
+    model = set_weights(mlp(1, 1), 2., 1.)
+    ax = show_fit(x, fit=model)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [3, 5, 7])
+
+
 @pytest.mark.parametrize("f,message", [
     (lambda x: show_fit(x), "nothing"), (lambda x: show_fit(x, x[:3]), r"\(3, 1\)"),
     (lambda x: show_fit([], []), "empty"),
@@ -232,32 +244,17 @@ def test_layers_of_any_kind():
     assert [o.text for o in d.nodes if o.shape == "text"] == ["Embedding(6, 3)", "two-way GRU(3, 5) ×2", "@W + b"]
 
 
-def test_graphviz_and_matplotlib_draw_the_same(monkeypatch):
+def test_a_diagram_has_all_its_texts():
     d = draw_network(net(), "weights", inputs="abc", outputs=["a&b", "<b>", '"c"'])
-    svgs = {}
-    if shutil.which("dot"): svgs["graphviz"] = d._repr_svg_()
-    monkeypatch.setenv("PATH", "")
-    svgs["matplotlib"] = d._repr_svg_()
-    for name, svg in svgs.items():
-        assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>"), name
-        found = [re.sub(r"<[^>]*>", "", o) for o in re.findall(r"<text.*?</text>", svg, re.S)]
-        found = [html.unescape(o).strip() for o in found]
-        assert sorted(found) == sorted(o.text for o in d.nodes), name
-    assert d._repr_svg_() == svgs["matplotlib"]   # the same every time
-
-
-def test_a_dot_that_fails_leaves_it_to_matplotlib(monkeypatch, tmp_path):
-    dot = tmp_path/"dot"
-    dot.write_text("#!/bin/sh\nexit 1\n")
-    dot.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "svg" in draw_network(mlp(1, 1))._repr_svg_()
+    svg = d._repr_svg_()
+    assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
+    found = [re.sub(r"<[^>]*>", "", o) for o in re.findall(r"<text.*?</text>", svg, re.S)]
+    assert sorted(html.unescape(o).strip() for o in found) == sorted(o.text for o in d.nodes)
+    assert d._repr_svg_() == svg   # the same every time
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
-@pytest.mark.parametrize("path", [None, ""])
-def test_diagram_save_and_plot(tmp_path, suffix, path, monkeypatch):
-    if path is not None: monkeypatch.setenv("PATH", path)
+def test_diagram_save_and_plot(tmp_path, suffix):
     start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
     out = draw_network(mlp(1, 2, 1)).save(tmp_path/f"a.{suffix}")
     assert out.read_bytes().startswith(start)

@@ -1,31 +1,30 @@
-"""The tour as a user runs it: a process, no network, its output in a file. Its promises are checked in its report."""
+"""The tour as a user runs it: `make tour` in a terminal, no network. Its promises are checked in its report."""
 import io
 import re
-import subprocess
+import shutil
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fastcourse.data import published
-
-ROOT = Path(__file__).parents[1]
+from terminal import ROOT, in_terminal
 
 
 @pytest.fixture(scope="module")
 def toured(tmp_path_factory):
-    dest = tmp_path_factory.mktemp("tour")
-    run = subprocess.run([Path(sys.executable).parent/"fastcourse", "tour", "--dest", dest/"tour", "--images", ROOT/"images"],
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
-    assert run.returncode == 0, run.stdout[-3000:]
-    return dest/"tour", run.stdout
+    "`make tour`, typed into a terminal."
+    dest = tmp_path_factory.mktemp("tour")/"tour"
+    if not shutil.which("make"): pytest.skip("make is not installed")
+    seen = in_terminal(["make", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}", f"TOUR=--dest {dest} --images images", "tour"], cwd=ROOT)
+    assert seen.code == 0, seen.screen[-3000:]
+    return dest, seen
 
 
 def test_the_report_is_one_file_with_its_pictures(toured):
-    dest, log = toured
+    dest, seen = toured
     page = (dest/"report.html").read_text()
-    assert str((dest/"report.html").resolve()) in log
+    assert str((dest/"report.html").resolve()) in seen.screen.replace("\n", "")
     assert page.count("<h2>") == 4 and "data:image/png;base64," in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert (dest/"cam.png").stat().st_size > 50_000
@@ -52,6 +51,7 @@ def test_the_classifier_is_right_and_points_at_the_object(toured):
     assert figures.measured[1] >= 0.85 and figures["baseline measured"][1] < 0.2
 
 
-def test_a_log_has_plain_lines(toured):
-    assert "\r" not in toured[1] and "\x1b" not in toured[1]
-    assert toured[1].count("\n") < 150
+def test_the_terminal_shows_bars_and_keeps_the_results(toured):
+    _, seen = toured
+    assert "Traceback" not in seen.stream and "Part 3 of 3" in seen.screen
+    assert re.search(r"\d+%\|", seen.stream) and "%|" not in seen.screen

@@ -18,7 +18,8 @@ from fastai.text.models.awdlstm import awd_lstm_lm_config
 from common import machine, paired, seconds, table
 from fastcourse.core import plain_bars
 from fastcourse.data import human_numbers
-from fastcourse.text import _encode, _net, _Run, generate, lm_learner
+from fastcourse.generate import _encode, _net, _Run, generate
+from fastcourse.text import lm_learner
 
 torch.set_num_threads(1)
 plain_bars()
@@ -112,7 +113,8 @@ long_prompt = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
 from fastcourse.data import human_numbers
-from fastcourse.text import generate, lm_learner
+from fastcourse.generate import generate
+from fastcourse.text import lm_learner
 def mb(what): return next(int(l.split()[1])/1024 for l in open("/proc/self/status") if l.startswith(what))
 lrnr = lm_learner(human_numbers(20))
 text = ((human_numbers(1).text[0] + ", ")*10_000).split(" ")[:int(sys.argv[1])]

@@ -1,0 +1,64 @@
+"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick` for one other processor. Arguments of pytest narrow it down.
+
+torch picks its kernels by what the processor knows. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` tell it to know less, so one
+machine can play older ones. Prints a table: the red tests by setting. Exit code 1 where there is any.
+"""
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+QUICK = "ATen default, oneDNN AVX2"
+
+
+def known(flag: str) -> bool:
+    "Whether this processor has `flag`."
+    try: return f" {flag} " in Path("/proc/cpuinfo").read_text().replace("\n", " ")
+    except OSError: return False
+
+
+def settings() -> dict[str, dict[str, str]]:
+    "name -> environment"
+    own = {"own": {}}
+    aten = {o: {"ATEN_CPU_CAPABILITY": o} for o in ("default", "avx2", "avx512") if o == "default" or known(o.replace("avx512", "avx512f"))}
+    onednn = {o: {"ONEDNN_MAX_CPU_ISA": o} for o in ("SSE41", "AVX2") if known(o.lower().replace("sse41", "sse4_1"))}
+    # convolutions stay quick with AVX2, all else is the plainest: what CI runs beside the machine's own setting
+    other = {QUICK: aten["default"] | {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
+    res = own | {f"ATen {k}": v for k, v in aten.items()} | {f"oneDNN {k}": v for k, v in onednn.items()} | other
+    return {f"{k}, {n} thread{'s'*(n > 1)}": v | {"OMP_NUM_THREADS": str(n)} for k, v in res.items() for n in (1, 2)}
+
+
+def red(env: dict[str, str], args: list[str]) -> tuple[list[str], str]:
+    "The names of the red notebooks and tests under `env`, and pytest's closing line."
+    env = os.environ | {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT/"tests"/"offline")} | env
+    workers = "1" if env["OMP_NUM_THREADS"] == "2" else "2"
+    res = []
+    if not args:
+        out = subprocess.run([BIN/"nbdev-test", "--skip-folder-re", "lessons", "--n-workers", workers], cwd=ROOT, env=env, capture_output=True, text=True)
+        res += sorted(set(re.findall(r"Error in cell \d+ in (\S+)", out.stdout + out.stderr))) or (["nbdev-test"] if out.returncode else [])
+    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", *(args or ["tests"])]
+    out = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True).stdout
+    return res + re.findall(r"^(?:FAILED|ERROR) (\S+)", out, re.M), out.strip().split("\n")[-1]
+
+
+def main(argv: list[str]) -> int:
+    quick = "--quick" in argv
+    args = [o for o in argv if o != "--quick"]
+    todo = settings()
+    if quick: todo = {k: v for k, v in todo.items() if k == f"{QUICK}, 1 thread"}
+    rows, bad = [], 0
+    for name, env in todo.items():
+        start = time.monotonic()
+        names, line = red(env, args)
+        bad += len(names)
+        rows.append(f"| {name} | {len(names)} | {', '.join(names) or line} | {time.monotonic()-start:.0f} s |")
+        print(rows[-1], flush=True)
+    print("\n| setting | red | which, or pytest's last line | time |\n| --- | --- | --- | --- |", *rows, sep="\n")
+    return int(bad > 0)
+
+
+if __name__ == "__main__": sys.exit(main(sys.argv[1:]))

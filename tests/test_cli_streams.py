@@ -1,0 +1,206 @@
+"""The `fastcourse` command where the outside world is odd: closed and full streams, pipes, odd names, Ctrl-C, numbers without measure."""
+import inspect
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fastcourse import cli
+from progress_cases import pictures
+
+COMMAND = Path(sys.executable).parent/"fastcourse"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    "A folder with pictures, texts, a language model and a classifier, all made by the command itself."
+    place = tmp_path_factory.mktemp("streams")
+    pictures(place/"set"/"train", 4), pictures(place/"set"/"test", 3)
+    pd.DataFrame({"text": ["one two three four five six"]*60}).to_csv(place/"texts.csv", index=False)
+    for argv in ("lm train texts.csv -o speaker --epochs 1 --bs 2 --seq-len 8 --seed 1",
+                 "train set --arch resnet18 --scratch --epochs 1 --size 32 --bs 4 --seed 1 -o net"):
+        made = run(argv, place)
+        assert made.returncode == 0, made.stderr
+    return place
+
+
+def run(line: str, cwd, **kw):
+    "`fastcourse LINE` in a shell, in `cwd`."
+    return subprocess.run(f"{shlex.quote(str(COMMAND))} {line}", shell=True, executable="/bin/bash", cwd=cwd, timeout=600,
+                          **dict(capture_output=True, text=True) | kw)
+
+
+def sentence(r, code: int):
+    "That `r` ended with `code` and one line, and neither a trace nor a bug."
+    assert r.returncode == code, (r.returncode, r.stdout[-500:], r.stderr[-1500:])
+    lines = [o for o in r.stderr.split("\n") if o]
+    assert "Traceback" not in r.stderr and "should not happen" not in r.stderr and "Exception ignored" not in r.stderr, r.stderr
+    if code: assert len(lines) == 1 and lines[0].startswith("fastcourse: "), lines
+    return r.stderr
+
+
+@pytest.mark.parametrize("line", ["--help", "check set", "lm generate speaker 'one two' -n 3", "predict net set/test"])
+def test_standard_output_that_is_closed_full_or_cut(place, line):
+    sentence(run(f"{line} >&-", place), 0)
+    assert "No space left" in sentence(run(f"{line} >/dev/full", place), 1)
+    sentence(run(f"{line} | head -n 0", place), 0)
+    sentence(run(f"{line} 2>&- >/dev/null", place), 0)
+    sentence(run(f"{line} <&- >&- 2>&-", place), 0)
+
+
+def test_standard_input_that_is_closed_badly_encoded_or_empty(place):
+    assert "closed" in sentence(run("lm generate speaker -n 3 <&-", place), 2)
+    (place/"bad.txt").write_bytes(b"one \xff two")
+    assert "0xff" in sentence(run("lm generate speaker -n 3 <bad.txt", place), 2)
+    sentence(run("lm generate speaker -n 3 </dev/null", place), 2)
+
+
+# a call of each subcommand that is right but for one number
+RIGHT = {
+    "scenes": "scenes --dest drawn",
+    "tour": "tour --dest t --images set",
+    "lm train": "lm train texts.csv -o other",
+    "lm generate": "lm generate speaker one",
+    "crawl": "crawl crawled a=a --source set/train --pause 0",
+    "check": "check set", "clean": "clean set --dry-run",
+    "train": "train set --arch resnet18 --scratch --size 32 -o other",
+    "cam": "cam net set/test", "predict": "predict net set/test",
+}
+
+
+def numbers() -> list:
+    "(subcommand, option, number without measure) for every number that the command takes."
+    assert set(RIGHT) == set(cli._commands)
+    res = []
+    for name, f in cli._commands.items():
+        for k, p in inspect.signature(f.__wrapped__).parameters.items():
+            option = "--" + k.replace("_", "-").lower()
+            if p.annotation is int: res += [(name, option, v) for v in (10**30, -10**30)]
+            if p.annotation is float: res += [(name, option, v) for v in ("nan", "inf", "-inf")]
+    return res
+
+
+@pytest.mark.parametrize("name, option, value", numbers())
+def test_a_number_without_measure_is_one_sentence(place, monkeypatch, capsys, name, option, value):
+    "In this process, since each would load torch again. What is too much is known at once: nothing is begun."
+    if option == "--epochs" and value == 10**30: pytest.skip("training for ever is what was asked for")
+    monkeypatch.chdir(place)
+    signal.signal(signal.SIGALRM, lambda *a: pytest.fail(f"{name} {option}={value} works on and on"))
+    signal.alarm(120)
+    try: code = _code(lambda: cli.main([*shlex.split(RIGHT[name]), f"{option}={value}"]))
+    finally: signal.alarm(0)
+    err = [o for o in capsys.readouterr().err.split("\n") if o.startswith("fastcourse: ") and "note:" not in o]
+    assert "should not happen" not in "".join(err)
+    assert code == 0 and not err or code == 2 and len(err) == 1
+    assert not (place/"other").exists()
+
+
+def _code(f) -> int:
+    "Exit code of `f`."
+    try: f()
+    except SystemExit as e: return e.code or 0
+    return 0
+
+
+@pytest.mark.parametrize("out", ["maps", "maps.", ".png", "maps.xyz", "maps.pgf", "set", "set/", "", "no/such/"])
+def test_odd_endings_of_o(place, out): sentence(run(f"cam net set/test -o '{out}'", place), 2)
+
+
+def test_an_upper_case_ending_is_a_picture(place):
+    sentence(run("cam net set/test -o drawn/MAPS.PNG", place), 0)
+    assert Image.open(place/"drawn"/"MAPS.PNG").format == "PNG"
+
+
+def test_a_home_folder_and_spaces(place):
+    home = place/"my home"
+    home.mkdir()
+    r = run("lm train texts.csv -o '~/my model' --epochs 1 --bs 2 --seq-len 8", place, env=os.environ | {"HOME": str(home)})
+    sentence(r, 0)
+    hint = re.search(r"now try: fastcourse (.*)", r.stdout)[1]
+    assert (home/"my model"/"lm.json").exists()
+    sentence(run(hint.replace("your prompt", "one two") + " -n 2", place, env=os.environ | {"HOME": str(home)}), 0)
+    sentence(run("predict ~/net set/test", place, env=os.environ | {"HOME": str(place)}), 0)
+    sentence(run("check ~/set", place, env=os.environ | {"HOME": str(place)}), 0)
+
+
+def test_a_class_name_with_dollars_and_one_that_is_no_text(tmp_path):
+    for c in (b"a$b$_{", b"b\xff\xfe"):
+        for part in (b"train", b"test"):
+            folder = os.path.join(os.fsencode(tmp_path), b"odd", part, c)
+            os.makedirs(folder)
+            for i in range(3):
+                grid = np.random.default_rng([i, len(c)]).integers(0, 255, (5, 5, 3), np.uint8)
+                Image.fromarray(grid).resize((40, 40)).save(os.path.join(folder, b"%d%s.png" % (i, part)))
+    sentence(run("check odd", tmp_path), 0)
+    r = run("train odd --arch resnet18 --scratch --epochs 1 --size 32 --bs 2 -o net", tmp_path)
+    if r.returncode: return sentence(r, 2)   # a name that is no text may be refused, in a sentence
+    sentence(r, 0)
+    for line in ("cam net odd/test -o cam.png", "predict net odd/test", "predict net odd/test --json"): sentence(run(line, tmp_path), 0)
+
+
+def test_dollars_in_a_class_name_are_drawn_as_they_are(tmp_path):
+    pictures(tmp_path/"odd"/"train", 3, classes=["a$b$_{", "b"]), pictures(tmp_path/"odd"/"test", 2, classes=["a$b$_{", "b"])
+    for line in ("train odd --arch resnet18 --scratch --epochs 1 --size 32 --bs 2 -o net", "cam net odd/test -o cam.png", "predict net odd/test"):
+        sentence(run(line, tmp_path), 0)
+    assert (tmp_path/"cam.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("line", ["lm train pipe", "lm generate pipe one", "check pipe", "clean pipe", "crawl dest a=a --source pipe",
+                                  "train pipe", "predict pipe set/test", "predict net pipe", "cam net pipe", "train set --weights pipe"])
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(place, line):
+    if not (place/"pipe").exists(): os.mkfifo(place/"pipe")
+    r = run(line, place)
+    assert r.returncode in (1, 2)
+    sentence(r, r.returncode)
+
+
+@pytest.mark.parametrize("module", ["fastcore.script", "fastcourse.core", "numpy", "pandas", "PIL.Image", "torch", "torch.nn", "matplotlib"])
+def test_ctrl_c_while_modules_load(place, tmp_path, module):
+    "An interrupt sent by the import itself, so at the same moment on every machine."
+    (tmp_path/"sitecustomize.py").write_text(
+        "import os, runpy, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n")
+    r = run("check set && true" if module in ("PIL.Image", "numpy", "pandas") else "lm train texts.csv -o other", place,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    if r.returncode == 0: pytest.skip(f"{module} is not loaded by this command")
+    sentence(r, 130)
+    assert not (place/"other").exists()
+
+
+def test_ctrl_c_in_the_middle_of_a_training_keeps_the_old_model(place):
+    before = sorted((o.name, o.stat().st_mtime_ns) for o in (place/"speaker").iterdir())
+    p = subprocess.Popen([COMMAND, "lm", "train", "texts.csv", "-o", "speaker", "--epochs", "100000", "--bs", "2", "--seq-len", "8"],
+                         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        if re.match(r"\s*[1-9]", line): break   # an epoch is done
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=120)
+    assert p.returncode == 130 and "Traceback" not in err and "stopped" in err
+    assert sorted((o.name, o.stat().st_mtime_ns) for o in (place/"speaker").iterdir()) == before
+
+
+@pytest.mark.parametrize("line", ["lm train texts.csv -o {} --epochs 1 --bs 2 --seq-len 8 --lr 1e30",
+                                  "train set --arch resnet18 --scratch --epochs 2 --size 32 --bs 4 --lr 1e30 -o {}"])
+def test_a_training_that_diverged_does_not_replace_a_good_model(place, line):
+    model = "speaker" if line.startswith("lm") else "net"
+    before = sorted((o.name, o.stat().st_mtime_ns) for o in (place/model).iterdir())
+    r = run(line.format(model), place)
+    assert r.returncode in (1, 2)
+    sentence(r, r.returncode)
+    assert sorted((o.name, o.stat().st_mtime_ns) for o in (place/model).iterdir()) == before
+
+
+def test_what_is_not_there_or_cannot_be_done_is_exit_code_1_or_2(place):
+    sentence(run("check nowhere", place), 2)
+    sentence(run("predict net nowhere.png", place), 2)
