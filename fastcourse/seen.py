@@ -18,7 +18,7 @@ from .pictures import load_rgb, picture_files, to_rgb
 def rgb_image(
     o, # What fastai's `PILImage.create` takes: a path, bytes, an array, a tensor, or a PIL picture, which stays as it is
 ) -> PILImage: # A new one
-    """`PILImage.create`, but every file and every PIL picture becomes RGB as it looks.
+    """`PILImage.create`, but every file and every PIL picture becomes RGB as it looks (`to_rgb`).
 
     fastai takes a PIL picture as it is, palette or CMYK, and changes its class, after which one that was opened lazily can no more be read."""
     if isinstance(o, Image.Image): return PILImage.create(to_rgb(o))
@@ -69,6 +69,10 @@ class _Pictures:
     def __getitem__(self, i:int) -> tuple[PILImage, Tensor]:
         try: return _read(self.items[i]),torch.tensor(True)
         except Exception: return PILImage.create(Image.new('RGB', (32, 32))),torch.tensor(False) # whatever PIL's readers raise
+
+def _read(item) -> PILImage:
+    "The picture in RGB, a new one. A file is judged as everywhere: what `check_images` calls broken is not read."
+    return rgb_image(load_rgb(item) if isinstance(item, Path) else item)
 
 def why_unreadable(
     item, # A path or a PIL picture

@@ -217,7 +217,7 @@ def _pile(ts, G): # tensors of one start each → (R, …)
     for o,t in zip(res, ts): _part(o, t.shape, G).copy_(t.unflatten(0, (G, -1)))
     return res
 
-# %% ../nbs/04_stacked.ipynb #a697cf59
+# %% ../nbs/04_stacked.ipynb #723e4dff
 class Stack:
     "R models of one kind as one. `trained` names the parameters to train; `kind` is `Starts` or `Rows`."
     def __init__(self, models:list[nn.Module], trained:list[str], kind:type=Starts):
@@ -257,11 +257,13 @@ class Stack:
 
     def mean_of(self, terms:Callable, share:Tensor|None) -> Callable:
         "A loss for `losses`: the mean of the `terms` of a loss, or their sum where each row counts its `share`."
-        R = len(self.tensors)
+        R, by_class = len(self.tensors), getattr(terms, 'func', type(terms)) in (F.cross_entropy, nn.CrossEntropyLoss)
         def loss_of(out, y):
             if not isinstance(out, Starts): raise Unstackable("its output is no tensor that depends on its parameters")
-            out = plain(out)
-            res = terms(out.flatten(0, 1), y.expand(R, *y.shape).flatten(0, 1)).view(R, out.shape[1], -1)
+            out, ys = plain(out), y.expand(R, *y.shape)
+            # Classes in the middle, as for pictures, so that a softmax over few classes runs along memory.
+            if by_class and out.dim() == 3 and y.dim() == 1: res = terms(out.mT.contiguous(), ys).unsqueeze(-1)
+            else: res = terms(out.flatten(0, 1), ys.flatten(0, 1)).view(R, out.shape[1], -1)
             return res.mean((1, 2)) if share is None else res.mean(2) @ share
         return loss_of
 

@@ -26,17 +26,18 @@ from fastcourse.vision import cam_learner, folder_dls
 IMAGES = Path(__file__).parents[2]/"images"
 
 
-def learner(size, name):
+def learner(size, name, stride):
     dls = folder_dls(IMAGES, size=size, bs=32, num_workers=0,
                      batch_tfms=[*aug_transforms(max_rotate=5, max_warp=0., max_zoom=1.1), Normalize.from_stats(*imagenet_stats)])
-    return cam_learner(dls, name, pretrained=False, wd=0.05)
+    return cam_learner(dls, name, pretrained=False, stride=stride, wd=0.05)
 
 
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--epochs", type=int, default=40)
     p.add_argument("--size", type=int, default=112)
-    p.add_argument("--arch", default="test_vit", help="a timm network; test_vit has 6 layers of 64, patches of 16")
+    p.add_argument("--arch", default="swin_tiny_patch4_window7_224", help="a timm network")
+    p.add_argument("--stride", type=int, default=8)
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--picture", type=Path, help="draw the maps here")
@@ -45,9 +46,9 @@ def main():
     print(machine())
     set_seed(a.seed)
     start = time.perf_counter()
-    lrnr = learner(a.size, a.arch)
+    lrnr = learner(a.size, a.arch, a.stride)
     lrnr.fit_one_cycle(a.epochs, a.lr)
-    print(f"{a.arch}, {a.epochs} epochs of {a.size} pixels, seed {a.seed}: {time.perf_counter()-start:.0f} s")
+    print(f"{a.arch}, stride {a.stride}, {a.epochs} epochs of {a.size} pixels, seed {a.seed}: {time.perf_counter()-start:.0f} s")
     boxes, rows = read_boxes(IMAGES), []
     for label, f in (("CAM", cams), ("Grad-CAM", gradcam)):
         m = f(lrnr, IMAGES/"test")
