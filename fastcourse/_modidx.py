@@ -210,6 +210,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fastcourse.clean.clean_images': ('clean.html#clean_images', 'fastcourse/clean.py')},
             'fastcourse.cli': { 'fastcourse.cli._arguments': ('cli.html#_arguments', 'fastcourse/cli.py'),
                                 'fastcourse.cli._call': ('cli.html#_call', 'fastcourse/cli.py'),
+                                'fastcourse.cli._check_seed': ('cli.html#_check_seed', 'fastcourse/cli.py'),
                                 'fastcourse.cli._check_writable': ('cli.html#_check_writable', 'fastcourse/cli.py'),
                                 'fastcourse.cli._discard_output': ('cli.html#_discard_output', 'fastcourse/cli.py'),
                                 'fastcourse.cli._engine': ('cli.html#_engine', 'fastcourse/cli.py'),

@@ -46,6 +46,10 @@ def _check_writable(folder:str) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"the folder {folder!r} cannot be written; give another with -o")
 
+def _check_seed(seed:int|None) -> None:
+    "torch takes 64 bits; the sign is left out."
+    if seed is not None: check_whole('seed', seed, 0, 2**63-1)
+
 @call_parse
 def lm_train(
     file:str, # CSV file with a column of texts
@@ -58,9 +62,7 @@ def lm_train(
     seed:int=None, # The same seed gives the same model
 ):
     "Train a word-level language model on the texts of a CSV file and save it"
-    if epochs < 1 or not 0 < lr < float('inf'):
-        raise InputError(f"{epochs=}, {lr=}: give one epoch or more and a finite learning rate above 0")
-    _check_writable(Out)
+    check_whole('epochs', epochs), check_number('lr', lr, above=0), _check_seed(seed), _check_writable(Out)
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
@@ -182,8 +184,8 @@ def train(
     seed:int=None, # The same seed gives the same classifier
 ):
     "Train a picture classifier whose head can be read, and save it"
-    if epochs < 1 or size < 16 or bs is not None and bs < 2:
-        raise InputError(f"{epochs=}, {size=}, {bs=}: give one epoch, 16 pixels and 2 pictures a batch or more")
+    check_whole('epochs', epochs), check_whole('size', size, 16, 10_000, ' pixels'), _check_seed(seed)
+    if bs is not None: check_whole('bs', bs, 2)
     if lr is not None: check_number('lr', lr, above=0)
     if scratch and weights: raise InputError(f"--scratch and --weights {weights}: give one of them")
     from fastai.torch_core import set_seed
@@ -225,7 +227,7 @@ def cam(
 ):
     "Draw where in the pictures a saved classifier sees its reasons"
     from matplotlib.backend_bases import FigureCanvasBase
-    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    kinds = sorted({*FigureCanvasBase.get_supported_filetypes()} - {'pgf', 'raw', 'rgba'}) # TeX, and no pictures
     if Path(Out).suffix[1:].lower() not in kinds: raise InputError(f"{Out!r} has no ending of a picture; give one of {', '.join(kinds)}")
     if min(rows, cols) < 1: raise InputError(f"{rows=}, {cols=}: give 1 or more of each")
     m = _explained(folder, items, maps)

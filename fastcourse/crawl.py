@@ -70,7 +70,7 @@ def plan_queries(
             if not good:
                 raise InputError(f'the queries of {label!r} are {terms!r}: give a list of keywords')
             _check_name('a class', label)
-            check_whole('max_images', counts[split])
+            check_whole('max_images', counts[split], 1, 10**6)
             res += [Query(split, label, clean_text(o), counts[split]) for o in dict.fromkeys(terms)]
     if not res: raise InputError('queries has no class: give at least one, with its keywords')
     for (label,term),n in Counter((o.label, o.query) for o in res).items():

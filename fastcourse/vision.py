@@ -218,6 +218,8 @@ def savable(
     if several or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) or not hasattr(lrnr.dls, 'vocab'):
         raise InputError("this learner does not choose one class for each picture, so it cannot be saved; use CategoryBlock and the loss of "
                          "cross entropy, as folder_dls and cam_learner do")
+    odd = [o for o in map(str, lrnr.dls.vocab) if o.encode(errors='ignore').decode() != o]
+    if odd: raise InputError(f"the class name {odd[0]!a} is no text, so it cannot be saved; rename its folder")
     about = dict(**made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
     strange = _misfits(tensors, _empty_model(about))

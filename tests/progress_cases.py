@@ -22,7 +22,7 @@ def pictures(folder: Path, n: int, classes: str = "ab", side: int = 40) -> Path:
     for c in classes:
         (folder/c).mkdir(parents=True, exist_ok=True)
         for i in range(n):
-            grid = np.random.default_rng([ord(c), i, len(folder.name)]).integers(0, 255, (5, 5, 3), np.uint8)
+            grid = np.random.default_rng([*map(ord, c), i, len(folder.name)]).integers(0, 255, (5, 5, 3), np.uint8)
             Image.fromarray(grid).resize((side, side)).save(folder/c/f"{c}{i}.png")
     return folder
 

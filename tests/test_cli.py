@@ -31,7 +31,7 @@ def test_help_and_version():
     (["lm", "fly"], "no command 'lm fly'"),
     (["lm", "train", "nowhere.csv"], "nowhere.csv"),
     (["lm", "train", "numbers.csv", "--text-col", "txt"], "text"),
-    (["lm", "train", "numbers.csv", "--epochs", "0"], "one epoch or more"),
+    (["lm", "train", "numbers.csv", "--epochs", "0"], "1 or more"),
     (["lm", "train", "numbers.csv", "-o", "file/model"], "file/model"),
     (["lm", "generate", "nowhere", "one,"], "nowhere"),
     (["crawl", "set"], "no queries"),
