@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cam_head', 'ReadableNet', 'PooledNorm', 'TimmMaps', 'arch_name', 'find_arch', 'make_body', 'cut_body', 'n_features',
-           'body_from', 'body_of', 'body_head_split']
+           'NoInit', 'body_from', 'body_of', 'body_head_split']
 
 # %% ../nbs/08_bodies.ipynb #5c13be68
 import re
@@ -315,6 +315,13 @@ def n_features(
     return out.shape[1]
 
 # %% ../nbs/08_bodies.ipynb #9ab43d44
+class NoInit(torch.overrides.TorchFunctionMode):
+    "Inside this block new networks are not filled with random numbers: for those whose weights come from a file."
+    _random = {'normal_', 'uniform_', 'random_', 'bernoulli_', 'exponential_', 'log_normal_', 'cauchy_', 'erfinv_'}
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, '__name__', '') in self._random: return args[0] if args else kwargs['tensor'] # a method, or one of `nn.init`
+        return func(*args, **(kwargs or {}))
+
 def body_from(
     made:dict, # From `make_body`; `stride` where the body was cut
 ) -> nn.Module:

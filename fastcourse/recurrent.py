@@ -20,13 +20,14 @@ def _weight_grad(d, hs): # (L, R, N, G), (L+1, R, N, H) → (R, G, H)
 
 def _steps(*ts): return [*zip(*(t.unbind() for t in ts))] # views of each step
 
-# %% ../nbs/04_recurrent.ipynb #c2bf26d5
+# %% ../nbs/04_recurrent.ipynb #1e022035
 class _RNN:
     "z (L, R, N, H), h0 (R, N, H), w (R, H, H) → states (L, R, N, H)."
     act = torch.tanh_
     def __init__(self, z, h0):
         self.hs, self.d, self.slope = h0.new_empty(len(z)+1, *h0.shape), z.new_empty(z.shape), z.new_empty(z.shape)
-        self.there, self.back = _steps(self.hs[:-1], self.hs[1:]), _steps(self.d[1:], self.d[:-1], self.slope[:-1])[::-1]
+        self.there = _steps(self.hs[:-1], self.hs[1:])
+        self.back = _steps(self.d[1:], self.d[:-1], self.slope[:-1])[::-1]
 
     def forward(self, z, h0, w):
         act, wt = type(self).act, _turned(w, z.shape[2])
@@ -48,9 +49,9 @@ class _ReluRNN(_RNN):
     act = torch.relu_
     def slopes(self, h): self.slope.copy_(h > 0)
 
-# %% ../nbs/04_recurrent.ipynb #fec1452d
+# %% ../nbs/04_recurrent.ipynb #d3c8d304
 class _LSTM:
-    "z (L, R, N, 4H) as i, f, g, o; h0 (R, N, H), w (R, 4H, H), c0 (R, N, H) → states (L, R, N, H), last cell (R, N, H)."
+    "z (L, R, N, 4H) as i, f, g, o; h0, c0 (R, N, H), w (R, 4H, H) → states (L, R, N, H), last cell (R, N, H)."
     def __init__(self, z, h0):
         L = len(z)
         self.hs, self.cs, self.dh = (h0.new_empty(L+1, *h0.shape) for _ in range(3))
@@ -58,7 +59,8 @@ class _LSTM:
         self.z, self.d = z.new_empty(z.shape), h0.new_empty(L, *h0.shape[:2], 4, h0.shape[2])
         self.gates = i, f, g, o = self.z.chunk(4, -1)
         self.there = _steps(self.z, i, f, g, o, self.g, self.tc, self.hs[:-1], self.cs[:-1], self.hs[1:], self.cs[1:])
-        self.back = _steps(self.d.flatten(-2), self.d[...,:3,:], self.d[...,3,:], self.to_c, f, self.dh[1:], self.dh[:-1])[::-1]
+        d_of = self.d.flatten(-2), self.d[...,:3,:], self.d[...,3,:]
+        self.back = _steps(*d_of, self.to_c, f, self.dh[1:], self.dh[:-1])[::-1]
 
     def forward(self, z, h0, w, c0):
         self.w, self.hs[0], self.cs[0], wt = w, h0, c0, _turned(w, z.shape[2])
@@ -123,12 +125,12 @@ class _GRU:
         d = self.d.flatten(-2)
         return torch.cat((d[...,:2*H], self.dh[1:]*to_n), -1), self.dh[0], _weight_grad(d, self.hs), d.sum((0, 2))
 
-# %% ../nbs/04_recurrent.ipynb #0324bcdd
+# %% ../nbs/04_recurrent.ipynb #8447f03f
 LOOPS = {'rnn_tanh':_RNN, 'rnn_relu':_ReluRNN, 'lstm':_LSTM, 'gru':_GRU}
 _idle = {} # loops whose backward pass is done, by kind and shape
 
 class Steps(torch.autograd.Function):
-    "The loop `kind` of `LOOPS` over z (L, R, N, G), first states h0 (R, N, H), weights w (R, G, H), and what else it takes."
+    "The loop `kind` of `LOOPS` over z (L, R, N, G), with h0 (R, N, H), w (R, G, H), and what else it takes."
     @staticmethod
     def forward(ctx, kind, z, h0, w, *more):
         idle = _idle.setdefault((kind, z.shape, z.dtype, z.device), [])

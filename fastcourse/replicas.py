@@ -118,7 +118,7 @@ def _state(model) -> dict:
             except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): pass # such as a lambda
     return res
 
-# %% ../nbs/04_replicas.ipynb #486d9c62
+# %% ../nbs/04_replicas.ipynb #d54bf0ec
 def _probe(model, x, y, loss_func, fit) -> _Probe:
     "The first three steps of a copy of `model`, alone. `InputError` where model, data and loss do not fit."
     why, losses, sizes, trained, x = ["the model has hooks"]*_has_hooks(model), [], [], [], x.clone()
@@ -132,7 +132,8 @@ def _probe(model, x, y, loss_func, fit) -> _Probe:
             try: out = twin(xb)
             except InputError: raise
             except Exception as e:
-                raise InputError(f"the model cannot take x of shape {tuple(xb.shape)} and {xb.dtype}: {_first_line(e)}") from e
+                shape = tuple(xb.shape)
+                raise InputError(f"the model cannot take x of shape {shape} and {xb.dtype}: {_first_line(e)}") from e
             after = _state(twin)
             loss = _mean_loss(loss_func, out, yb)
         if x._version > version: raise InputError("the model changes x in place; let its forward work on x.clone().")
@@ -177,7 +178,7 @@ def _mean_loss(loss_func, out, y) -> Tensor:
                              f"twice, so it is no mean; {advice}")
     return loss
 
-# %% ../nbs/04_replicas.ipynb #f9b37a9f
+# %% ../nbs/04_replicas.ipynb #b8f6f25b
 # Optimizers that treat each number alone, so that they do not see whose numbers they are.
 _BY_NUMBER = {getattr(torch.optim, k) for k in
               'SGD Adam AdamW Adamax NAdam RAdam RMSprop Rprop Adagrad Adadelta ASGD'.split()}
@@ -189,7 +190,8 @@ def _optimizer(opt) -> Callable:
         opt = named.get(opt.lower(), opt)
     kind = getattr(opt, 'func', opt)
     if not callable(opt) or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
-        raise InputError(f"opt is {opt!r}; give 'adam' or 'sgd', or another torch.optim class whose step needs no closure.")
+        raise InputError(f"opt is {opt!r}; give 'adam' or 'sgd', or another torch.optim class whose step needs no "
+                         "closure.")
     return opt
 
 def _fit(loss_of, x, y, params, epochs, make_optimizer, lr, bs, sched, desc, grads=None):
@@ -205,7 +207,9 @@ def _together(models, x, y, loss_func, probes, fit) -> Tensor:
         except Exception: rows = None # the model's own code may count on the number of rows
     ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
     for i,way in enumerate(ways, 1):
-        try: return _in_stack(Stack(models, [*probes.values()][-1].trained, way[0]), x, y, loss_func, probes, fit, *way[1:])
+        try:
+            stack = Stack(models, [*probes.values()][-1].trained, way[0])
+            return _in_stack(stack, x, y, loss_func, probes, fit, *way[1:])
         except Unstackable:
             if i == len(ways): raise
 
@@ -223,20 +227,24 @@ def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
 
 def _check_losses(got, want):
     small = 1 if torch.finfo(want.dtype).eps > 1e-10 else 1e-4
-    if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*want.nan_to_num(0, 0, 0).abs().max().item(), equal_nan=True):
+    size = want.nan_to_num(0, 0, 0).abs().max().item()
+    if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
         raise Unstackable("its losses in a stack are not those of a start alone")
 
-# %% ../nbs/04_replicas.ipynb #266df81b
+# %% ../nbs/04_replicas.ipynb #ba1d8364
 @contextmanager
 def _threads(n):
     "Let torch work with `n` threads on the CPU; afterwards with as many as before."
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try: yield
-    finally: torch.set_num_threads(before)
+    finally:
+        torch.set_num_threads(before)
+        forget_loops()
 
-# In bytes, measured on CPUs: more than _LARGE in one stack falls out of the caches; with less than _SMALL, threads only
-# wait for each other. A recurrent layer takes its steps one by one, so its stacks may be larger, and stay in one thread.
+# In bytes, a rule of thumb for CPUs: more than _LARGE in one stack falls out of the caches; with less than _SMALL,
+# threads only wait for each other. A recurrent layer takes its steps one by one, so its stacks may be larger,
+# and stay in one thread.
 _LARGE, _SMALL = 2**25, 2**23
 
 def _size(model, x) -> tuple[bool, int]: # is it recurrent, and how large may a stack be?
@@ -248,7 +256,9 @@ def _side_by_side(settings, x, y, loss_func, probes, fit) -> Tensor|None:
     models, shapes = [o[0] for o in settings], [{k:p.shape for k,p in o[0].named_parameters()} for o in settings]
     recurrent, large = _size(models[0], x)
     size = len(settings[0])*len(settings)*max(p.bytes for p in probes)
-    if any(p.why or p.trained != probes[0].trained for p in probes) or size > large or len({re.sub(r'\d+', '', str(m)) for m in models}) > 1: return None
+    kinds = {re.sub('[0-9]+', '', str(m)) for m in models}
+    if size > large or len(kinds) > 1 or any(len({str(m) for m in o}) > 1 for o in settings): return None
+    if any(p.why or p.trained != probes[0].trained for p in probes): return None
     if any([*s] != [*shapes[0]] or any(len(s[k]) != len(shapes[0][k]) for k in s) for s in shapes): return None
     every, n = sum(settings, []), len(settings[0])
     with _threads(1 if x.device.type == 'cpu' and (recurrent or size < _SMALL) else torch.get_num_threads()):
@@ -269,7 +279,8 @@ def _in_stacks(models, x, y, loss_func, probe, fit, opt) -> tuple[Tensor|None, s
             part = models[i:i+size]
             if losses: probe = _probe(part[-1], x, y, loss_func, fit)
             words = desc and f'{desc} {i+1} to {i+len(part)} of {n}'
-            try: losses.insert(0, _together(part, x, y, loss_func, {len(part)-1:probe}, functools.partial(fit, desc=words)))
+            own_fit = functools.partial(fit, desc=words)
+            try: losses.insert(0, _together(part, x, y, loss_func, {len(part)-1:probe}, own_fit))
             except Unstackable as e: return None, str(e)
     return torch.cat(losses), ''
 
@@ -299,7 +310,7 @@ def _parallel(f, calls) -> list:
     if jobs == 1 or getattr(backend, "supports_sharedmem", False): return [f(*args, **kwargs) for args,kwargs in calls]
     return joblib.Parallel()(joblib.delayed(_in_worker)(f, *args, **kwargs) for args,kwargs in calls)
 
-# %% ../nbs/04_replicas.ipynb #48587011
+# %% ../nbs/04_replicas.ipynb #8cd703ee
 def _check_seeds(seeds, n) -> list[int]:
     if seeds is None: return list(range(n))
     try: res = [operator.index(s) for s in seeds]
@@ -325,11 +336,12 @@ def _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched):
     for name,t in (('x', x), ('y', y)):
         if not isinstance(t, Tensor): raise InputError(f"{name} is of type {type(t).__name__}; give a tensor.")
         if not t.numel(): raise InputError(f"{name} has shape {tuple(t.shape)}, so it is empty; give data.")
-        odd = 'a meta' if t.is_meta else 'an inference' if t.is_inference() else 'a sparse' if t.layout != torch.strided else 'a nested' if t.is_nested else ''
-        if odd: raise InputError(f"{name} is {odd} tensor; give an ordinary one, such as torch.tensor({name}.tolist()).")
+        odd = {'a meta':t.is_meta, 'an inference':t.is_inference(), 'a nested':t.is_nested,
+               'a sparse':t.layout != torch.strided}
+        for kind in (k for k,o in odd.items() if o): raise InputError(f"{name} is {kind} tensor; give an ordinary one.")
     for name,k in (('n', n), ('epochs', epochs), ('bs', 1 if bs is None else bs)): check_whole(name, k)
     if bs is not None and (not x.dim() or not y.dim() or len(x) != len(y)):
-        raise InputError(f"bs needs as many rows in x as in y, not {tuple(x.shape)} and {tuple(y.shape)}; leave it out.")
+        raise InputError(f"bs needs as many rows in x as in y, not {[*x.shape]} and {[*y.shape]}; leave it out.")
     check_number('lr', lr, above=0)
 
 # %% ../nbs/04_replicas.ipynb #dfc4d4c6
@@ -362,7 +374,7 @@ def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
         warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
     return models, states
 
-# %% ../nbs/04_replicas.ipynb #7625d355
+# %% ../nbs/04_replicas.ipynb #8597446b
 _lock = threading.RLock() # torch's random numbers belong to one start at a time
 
 def train_replicas(
@@ -391,11 +403,13 @@ def train_replicas(
     as if none had been drawn. `InputError` for bad input. Rows 3.7, 4.1 and 4.2."""
     return _train([make_model], x, y, loss_func, n, epochs, lr, seeds, opt, device, bs, sched, progress)[0]
 
-def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='adam', device=None, bs=None, sched=None, progress=True) -> list[Replicas]:
+def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='adam', device=None, bs=None, sched=None,
+           progress=True) -> list[Replicas]:
     "What `train_replicas` does, for several settings; those that differ in width only are one stack."
     for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
     seeds, opt, device = _check_seeds(seeds, n), _optimizer(opt), _device(device)
-    fit = functools.partial(_fit, epochs=epochs, make_optimizer=opt, lr=lr, bs=bs, sched=sched, desc='starts' if progress else None)
+    desc = 'starts' if progress else None
+    fit = functools.partial(_fit, epochs=epochs, make_optimizer=opt, lr=lr, bs=bs, sched=sched, desc=desc)
     with _lock, _own_random_numbers(), torch.enable_grad():
         x, y, home = x.detach(), y.detach(), x.device
         built, xd, yd = [_build(make_model, seeds) for make_model in makers], x.to(device), y.to(device)
@@ -406,23 +420,26 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
             wide = _side_by_side([models for models,_ in built], xd, yd, loss_func, probes, fit)
         res = []
         for i,((models, states), probe) in enumerate(zip(built, probes)):
-            losses, alone = (wide[i*n:i*n+n], '') if wide is not None else _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
+            if wide is not None: losses, alone = wide[i*n:i*n+n], ''
+            else: losses, alone = _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
             if alone:
                 warnings.warn(f"train_replicas trains the starts one by one, because {alone}.", stacklevel=3)
                 starts = [*zip(models, seeds, states)]
-                calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in (bar(starts, 'starts') if progress else starts))
+                if progress: starts = bar(starts, 'starts')
+                calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in starts)
                 models, losses = zip(*_parallel(_alone, calls))
             _move(models, home)
             losses = losses.cpu().numpy() if isinstance(losses, Tensor) else np.array(losses, dtype=float)
-            frame = pd.DataFrame(losses.astype(float), pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch'))
+            index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
+            frame = pd.DataFrame(losses.astype(float), index, columns)
             res.append(Replicas([*models], frame, alone))
             if res[-1].diverged:
                 which = ', '.join(map(str, res[-1].diverged))
-                warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.", stacklevel=3)
-        forget_loops()
+                warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.",
+                              stacklevel=3)
     return res
 
-# %% ../nbs/04_replicas.ipynb #99f16fa7
+# %% ../nbs/04_replicas.ipynb #5a85e397
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -435,14 +452,15 @@ def compare_replicas(
     """How often each setting succeeds: columns ok, n, rate, low, high (Wilson's 95 % interval), best, median, replicas.
 
     `best` and `median` are of the last losses; `replicas` is what `train_replicas` gives. The other arguments are those
-    of `train_replicas`. Inside `with joblib.parallel_config(n_jobs=2):` two settings train side by side, each in a process.
+    of `train_replicas`. Inside `with joblib.parallel_config(n_jobs=2):` settings train side by
+    side in processes; else those that differ in width only are one stack.
     Raises `InputError` for bad input, too. Rows 3.7, 4.1 and 4.2."""
     if not isinstance(settings, dict) or not settings:
         raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     check_number('threshold', threshold)
     rows = {}
     if joblib.Parallel().n_jobs == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
-    else: every = _parallel(train_replicas, (((make_model, x, y, loss_func), kwargs) for make_model in settings.values()))
+    else: every = _parallel(train_replicas, (((make, x, y, loss_func), kwargs) for make in settings.values()))
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,

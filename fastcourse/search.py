@@ -201,7 +201,10 @@ class UrlListSearch:
                 if isinstance(some, str): raise InputError(f'urls[{term!r}] is a string: give a list of URLs')
                 self.records[self._key(term)] = [dict(image=o) for o in some]
             return
-        try: df = pd.read_csv(Path(urls).expanduser(), dtype=str, keep_default_na=False)
+        try:
+            file = Path(urls).expanduser()
+            if file.exists() and not file.is_file(): raise OSError('it is no file') # a pipe would be waited for
+            df = pd.read_csv(file, dtype=str, keep_default_na=False)
         except (OSError, ValueError, TypeError) as e:
             raise InputError(f"'{urls}' cannot be read ({e}); give a dict, or CSV with columns query and url") from None
         if not {'query', 'url'} <= set(df.columns):

@@ -72,11 +72,11 @@ def _wrap(cls, res):
     if type(res) is Tensor: return res.as_subclass(cls)
     return _map(lambda o: o.as_subclass(cls) if type(o) is Tensor else o, res)
 
-# %% ../nbs/04_stacked.ipynb #e96d3709
+# %% ../nbs/04_stacked.ipynb #aeaa3dfb
 # What all starts have in common: asked of the first one.
-_FACTS = set("""shape size dim ndim ndimension numel nelement __len__ stride is_contiguous dtype device layout type itemsize
-    element_size is_floating_point is_complex is_cuda is_cpu is_sparse is_nested is_quantized is_mkldnn get_device
-    requires_grad is_leaf""".split())
+_FACTS = set("""shape size dim ndim ndimension numel nelement __len__ stride is_contiguous dtype device layout type
+    itemsize element_size is_floating_point is_complex is_cuda is_cpu is_sparse is_nested is_quantized is_mkldnn
+    get_device requires_grad is_leaf""".split())
 _NUMBERS = set("__bool__ __int__ __float__ __index__ __contains__ item tolist numpy equal allclose".split())
 _IN_PLACE = set("""__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __imod__ __iand__ __ior__
     __ixor__ __imatmul__""".split())
@@ -95,7 +95,7 @@ def _by_number(func, *args, inplace=False, **kwargs):
         return o.reshape(len(o), *[1]*(dims-o.dim()), *o.shape[1:])
     return func(*map(lift, args), **{k:lift(o) for k,o in kwargs.items()})
 
-# %% ../nbs/04_stacked.ipynb #a90fc8df
+# %% ../nbs/04_stacked.ipynb #d30ffad9
 def _linear(func, input, weight, bias=None):
     if not isinstance(weight, Starts) or weight.dim() != 3 or bias is not None and not isinstance(bias, Starts):
         return NotImplemented
@@ -105,7 +105,8 @@ def _linear(func, input, weight, bias=None):
     y = x @ weight.mT if bias is None else torch.baddbmm(bias[:,None], x, weight.mT)
     return y.view(R, *shape, o)
 
-def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False, sparse=False):
+def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False,
+               sparse=False):
     if max_norm is not None or scale_grad_by_freq or sparse:
         raise Unstackable("its Embedding has max_norm, scale_grad_by_freq or sparse")
     if isinstance(input, Starts) or not isinstance(weight, Starts): return NotImplemented
@@ -115,9 +116,10 @@ def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2
     return weight.index_select(1, input.flatten()).view(len(weight), *input.shape, -1)
 
 def _flatten(func, input, start_dim=0, end_dim=-1):
-    return torch.flatten(input, start_dim + (start_dim >= 0), end_dim + (end_dim >= 0)) if input.dim() > 1 else NotImplemented
+    if input.dim() == 1: return NotImplemented
+    return torch.flatten(input, start_dim + (start_dim >= 0), end_dim + (end_dim >= 0))
 
-# %% ../nbs/04_stacked.ipynb #d4ee74b6
+# %% ../nbs/04_stacked.ipynb #f2511259
 def _recurrent(func, x, hx, weights, *args):
     if not isinstance(weights, (list, tuple)): raise Unstackable("it packs sequences")
     bias, layers, dropout, train, both, batch_first = args
@@ -127,7 +129,8 @@ def _recurrent(func, x, hx, weights, *args):
     def stack(o): return o.as_subclass(Tensor) if isinstance(o, Starts) else o.expand(R, *o.shape)
     hx = [stack(h) for h in (hx if func is torch.lstm else [hx])]
     x = stack(x) if isinstance(x, Starts) else x
-    out, *last = recurrent(func.__name__.removesuffix('_cell'), x, hx, [*map(stack, weights)], bias, layers, both, batch_first)
+    kind, weights = func.__name__.removesuffix('_cell'), [*map(stack, weights)]
+    out, *last = recurrent(kind, x, hx, weights, bias, layers, both, batch_first)
     return out, *last
 
 def _cell(func, x, hx, *weights):
@@ -135,12 +138,14 @@ def _cell(func, x, hx, *weights):
     lstm, R = func is torch.lstm_cell, len(weights[0])
     def step(o): # a layer with one step
         return (o if isinstance(o, Starts) else o.expand(R, *o.shape)).unsqueeze(1).as_subclass(Starts)
-    res = _recurrent(func, step(x), tuple(map(step, hx)) if lstm else step(hx), weights, len(weights) == 4, 1, 0, False, False, False)
+    hx = tuple(map(step, hx)) if lstm else step(hx)
+    res = _recurrent(func, step(x), hx, weights, len(weights) == 4, 1, 0, False, False, False)
     return tuple(t[:,0] for t in res[1:]) if lstm else res[1][:,0]
 
 _RULES = {getattr(place, name):_by_number for k in _BY_NUMBER for place in (torch, Tensor, F)
           for name in (k, f'__{k}__', f'__r{k}__', f'r{k}') if hasattr(place, name)}
-_RULES |= {Tensor.float:_by_number, Tensor.double:_by_number, F.linear:_linear, F.embedding:_embedding, torch.flatten:_flatten, Tensor.flatten:_flatten,
+_RULES |= {Tensor.float:_by_number, Tensor.double:_by_number, F.linear:_linear, F.embedding:_embedding,
+           torch.flatten:_flatten, Tensor.flatten:_flatten,
            **dict.fromkeys((torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru), _recurrent),
            **dict.fromkeys((torch.rnn_tanh_cell, torch.rnn_relu_cell, torch.lstm_cell, torch.gru_cell), _cell)}
 
@@ -217,14 +222,16 @@ def _pile(ts, G): # tensors of one start each → (R, …)
     for o,t in zip(res, ts): _part(o, t.shape, G).copy_(t.unflatten(0, (G, -1)))
     return res
 
-# %% ../nbs/04_stacked.ipynb #723e4dff
+# %% ../nbs/04_stacked.ipynb #0d4d9ccb
 class Stack:
     "R models of one kind as one. `trained` names the parameters to train; `kind` is `Starts` or `Rows`."
     def __init__(self, models:list[nn.Module], trained:list[str], kind:type=Starts):
         widest = max(models, key=lambda m: sum(p.numel() for p in m.parameters()))
-        self.kind, self.net, self.tensors, self.gates = kind, copy.deepcopy(widest), [_tensors(m) for m in models], _gates(widest)
+        self.kind, self.net, self.gates = kind, copy.deepcopy(widest), _gates(widest)
+        self.tensors = [_tensors(m) for m in models]
         stacks = {k:_pile([t[k].detach() for t in self.tensors], self.gates.get(k, 1)) for k in self.tensors[0]}
-        if any(stacks[k].shape[1:] != t.shape for k,t in _tensors(widest).items()): raise Unstackable("none is the widest")
+        if any(stacks[k].shape[1:] != t.shape for k,t in _tensors(widest).items()):
+            raise Unstackable("none is the widest")
         if len({(stacks[k].dtype, stacks[k].device) for k in trained}) > 1:
             raise Unstackable("its parameters have several dtypes or devices")
         self.flat = torch.cat([stacks[k].flatten() for k in trained])
@@ -257,7 +264,8 @@ class Stack:
 
     def mean_of(self, terms:Callable, share:Tensor|None) -> Callable:
         "A loss for `losses`: the mean of the `terms` of a loss, or their sum where each row counts its `share`."
-        R, by_class = len(self.tensors), getattr(terms, 'func', type(terms)) in (F.cross_entropy, nn.CrossEntropyLoss)
+        R, kind = len(self.tensors), getattr(terms, 'func', type(terms))
+        by_class = kind in (F.cross_entropy, nn.CrossEntropyLoss)
         def loss_of(out, y):
             if not isinstance(out, Starts): raise Unstackable("its output is no tensor that depends on its parameters")
             out, ys = plain(out), y.expand(R, *y.shape)

@@ -220,7 +220,7 @@ def savable(
                          "cross entropy, as folder_dls and cam_learner do")
     about = dict(**made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
-    strange = _misfits(tensors, about)
+    strange = _misfits(tensors, _empty_model(about))
     if strange:
         raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; "
                          "save it as it was")
@@ -275,22 +275,16 @@ def _check_about(about:dict, must) -> None:
     must('normalize' in about and _is_stats(about['normalize']), "'normalize' makes no sense")
 
 # %% ../nbs/09_vision.ipynb #7858a136
-def _empty_model(about:dict, device=None) -> nn.Module:
-    "The network that `about` describes, its weights not yet set."
+def _empty_model(about:dict) -> nn.Module:
+    "The network that `about` describes, its weights not yet set: memory that nobody has written to costs nothing."
     made = {k: about[k] for k in ('arch', 'stride', 'relu', 'fc_norm') if k in about}
-    with torch.random.fork_rng([]), torch.device(device or 'cpu'): # no random number of the user is spent
+    with torch.random.fork_rng([]), NoInit(): # no random number of the user is spent
         body = body_from(made)
         return ReadableNet(body, cam_head(n_features(body, about['arch']), len(about['vocab'])), made=made)
 
-def _laid_out(about:dict) -> nn.Module:
-    "The same without memory; with memory for a network that computes while it is made, as a regnet."
-    try: return _empty_model(about, 'meta')
-    except InputError: raise
-    except Exception: return _empty_model(about)
-
-def _misfits(tensors:dict[str, Tensor], about:dict) -> list[str]:
+def _misfits(tensors:dict, model:nn.Module) -> list[str]:
     "Names of the tensors that are not those of the network."
-    found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, _laid_out(about).state_dict()))
+    found,need = ({k: (tuple(v.shape), v.dtype) for k,v in o.items()} for o in (tensors, model.state_dict()))
     return sorted(k for k in found.keys()|need.keys() if found.get(k) != need.get(k))
 
 class _EmptyDL(TfmdDL):
@@ -321,9 +315,9 @@ def load_classifier(
     folder = _folder('folder', folder)
     about = read_about(folder, _kind, _check_about)
     tensors = read_tensors(folder, _kind, about)
-    strange = _misfits(tensors, about)
-    if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
     model = _empty_model(about)
+    strange = _misfits(tensors, model)
+    if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
     model.load_state_dict(tensors)
     lrnr = Learner(_bare_dls(about), model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=body_head_split)
     lrnr.model.to(lrnr.dls.device).eval()

@@ -120,7 +120,8 @@ def main(folder=""):
     other = Other(folder) if folder else None
     print(machine())
     heads = ["network", "together, s", "one by one, s", "times as fast", *(["other build, s", "time/other"] if other else [])]
-    print(table(heads, [measure(name, other) for name in (*NETS, ALL_OF_4_1)]))
+    print(table(heads, []))
+    for name in (*NETS, ALL_OF_4_1): print(table(measure(name, other), []).split("\n")[0], flush=True)
     if other:
         other.process.stdin.close()
         other.process.wait()

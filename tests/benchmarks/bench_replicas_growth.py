@@ -1,0 +1,55 @@
+"""Time and memory against the number of starts: python tests/benchmarks/bench_replicas_growth.py [PICTURE.png]
+
+25, 100, 400 and 1600 starts of two networks, 20 epochs each, every size in a process of its own (its peak memory is
+that of the process, less what it had before). Prints a table, and draws it where a name for the picture is given.
+"""
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from torch import nn
+
+from bench_replicas import embedding, letters, net, one_hot, states
+from common import machine, seconds, table
+from fastcourse.replicas import train_replicas
+
+NETS = {"Embedding-Tanh-Linear, 399 rows": (embedding, letters[:-1], letters[1:]),
+        "RNN(4,3)-Linear, 599 steps": (lambda: net(nn.RNN, 3), *one_hot(states))}
+
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024  # MiB on Linux
+
+
+def one(name, n):
+    "Seconds and MiB of one run, in this process."
+    torch.set_num_threads(1)
+    def train(k): train_replicas(*NETS[name], nn.CrossEntropyLoss(), n=k, epochs=20, progress=False)
+    train(2)  # what is only loaded once
+    before = peak()
+    print(json.dumps((seconds(lambda: train(n)), peak()-before)))
+
+
+def main(picture=None):
+    print(machine())
+    rows = []
+    for name in NETS:
+        for n in (25, 100, 400, 1600):
+            out = subprocess.run([sys.executable, __file__, "--one", name, str(n)], capture_output=True, text=True, check=True).stdout
+            s, mib = json.loads(out.splitlines()[-1])
+            rows.append([name, n, round(s, 2), round(1000*s/n, 2), round(mib)])
+    print(table(["network", "starts", "s", "ms a start", "MiB more"], rows))
+    if picture:
+        from matplotlib import pyplot as plt
+        fig, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+        for ax, k, label in zip(axes, (2, 4), ("seconds, 20 epochs", "MiB more")):
+            for name in NETS: ax.loglog(*zip(*((r[1], max(r[k], 0.01)) for r in rows if r[0] == name)), marker="o", label=name)
+            ax.set(xlabel="starts", ylabel=label)
+        axes[0].legend()
+        fig.savefig(picture)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]: one(sys.argv[2], int(sys.argv[3]))
+    else: main(*sys.argv[1:])
