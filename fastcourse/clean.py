@@ -98,7 +98,9 @@ def _mark_copies(path:Path, rows:list[dict]):
     def look(file):
         try: return picture_look(read_file(path/file))
         except Exception: return None   # it was read a moment ago: gone since, or no memory for it now
-    def same(a, b): return look(a['file']) is not None and look(b['file']) is not None and same_picture(look(a['file']), look(b['file']))
+    def same(a, b):
+        one,two = look(a['file']),look(b['file'])
+        return one is not None and two is not None and same_picture(one, two)
     hashes = np.frombuffer(bytes.fromhex(''.join(o['phash'] for o in rows)), np.uint8).reshape(-1, HASH_BITS//8)
     originals,by_sha = np.ones(len(rows), bool),{}
     blocks = range(0, len(rows), 512)
@@ -199,7 +201,8 @@ class _Journal:
 
     def _write(self):
         self.file.parent.mkdir(exist_ok=True)
-        with write_beside(self.file) as f: f.write(''.join(map(self._line, [dict(zip(_REPORT, _REPORT)), *self.rows])).encode())
+        lines = map(self._line, [dict(zip(_REPORT, _REPORT)), *self.rows])
+        with write_beside(self.file) as f: f.write(''.join(lines).encode())
 
     @staticmethod
     def _line(row) -> str:
@@ -276,7 +279,8 @@ def _action(path:Path, row, fix:bool, delete:bool) -> str:
     if problems&_SURE and ends_like_picture(row.file):
         # Two names of one file, by a link: to move one would take both.
         twice = row.duplicate_of and os.path.realpath(path/row.file) == os.path.realpath(path/row.duplicate_of)
-        return 'left' if twice and not problems&_SURE-{'exact duplicate'} else 'deleted' if delete and problems <= _DELETABLE else 'rejected'
+        if twice and not problems&_SURE-{'exact duplicate'}: return 'left'
+        return 'deleted' if delete and problems <= _DELETABLE else 'rejected'
     unsure = problems&_SURE or '16 bit' in problems and row.reason and not row.duplicate_of
     return 'repaired' if fix and problems&set(_FIXABLE) and not unsure else 'left'
 

@@ -149,8 +149,8 @@ def crawl_images(
 
     A picture is kept once: one with the same bytes as an earlier one, or a near duplicate of it (`same_picture`), is never
     kept again, whatever its class or split, so train and test share none. Columns (also in `manifest.csv`): `split`
-    ('' where `test_share` decides; the folder in `file` then says), `label`, `query`, `asked`, `rank`, `url`, `page`, `title`, `status` and `reason` as in `download_images`, `file` (below `dest`), `sha256`,
-    `phash`, `bytes`, `width`, `height`, `time` (UTC). A query without pictures has one row of rank 0, status
+    ('' where `test_share` decides; the folder in `file` then says), `label`, `query`, `asked`, `rank`, `url`, `page`,
+    `title`, `status` and `reason` as in `download_images`, `file` (below `dest`), `sha256`, `phash`, `bytes`, `width`, `height`, `time` (UTC). A query without pictures has one row of rank 0, status
     'no results', 'search refused' or 'search failed'. The next run asks such queries, and URLs that have 'failed',
     again; all else is final. Every step is in `dest/.crawl/manifest.db` before it is done, so nothing is lost when the
     crawl is killed. Raises `InputError` for bad arguments and where another crawl works in `dest`, and the `SearchError`

@@ -254,7 +254,8 @@ class Manifest:
 
     def _same(self, place:Path, row:dict) -> bool:
         waiting = self.side/self._waiting(row)
-        return place.is_file() and place.stat().st_size == row['bytes'] and waiting.exists() and place.read_bytes() == waiting.read_bytes()
+        if not place.is_file() or place.stat().st_size != row['bytes'] or not waiting.exists(): return False
+        return place.read_bytes() == waiting.read_bytes()
 
     @staticmethod
     def _waiting(row) -> str: return f"{row['sha256'][:20]}.{row['file'].rpartition('.')[2]}"
