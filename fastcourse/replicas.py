@@ -6,9 +6,8 @@
 __all__ = ['SuccessRate', 'Replicas', 'train_replicas', 'compare_replicas', 'show_replicas']
 
 # %% ../nbs/04_replicas.ipynb #61d9c2a4
-import copy, functools, inspect, math, operator, pickle, re, threading, warnings
+import math, operator, warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 import joblib, numpy as np, pandas as pd, torch
@@ -17,10 +16,8 @@ from fastcore.meta import delegates
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from .core import InputError, check_number, check_whole, eval_mode, wilson_interval
-from .core import progress as bar
-from .recurrent import forget_loops
-from .stacked import Rows, Stack, Starts, Unstackable, descend, distinct, unreduced
+from .core import InputError, check_number, check_whole, wilson_interval
+from .together import evaluate, find_optimizer, parallel, train_starts
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
 class SuccessRate(NamedTuple):
@@ -48,7 +45,7 @@ class Replicas:
         x:Tensor, # Inputs, as in training
     ) -> Tensor: # Outputs, shape (n, …)
         "What every start gives for `x`, in evaluation mode, without gradients."
-        return torch.stack([_evaluate(m, x) for m in self.models])
+        return torch.stack([evaluate(m, x) for m in self.models])
 
     def success_rate(self,
         threshold:float, # A start succeeds where its last loss is at most this
@@ -79,237 +76,6 @@ class Replicas:
         bad = f', {len(self.diverged)} diverged' if self.diverged else ''
         return f'Replicas({n} starts, {epochs} epochs, last loss {self.last.min():.4g} to {self.last.max():.4g}{bad})'
 
-# %% ../nbs/04_replicas.ipynb #157df76b
-@torch.no_grad()
-def _evaluate(model, x):
-    with eval_mode(model): return model(x)
-
-# %% ../nbs/04_replicas.ipynb #266fbff5
-class _Probe(NamedTuple):
-    losses:Tensor # of the first steps
-    trained:list # names of the parameters that get a gradient
-    bytes:int # memory that one start needs, about
-    why:str # why such starts must be trained alone, or ''
-
-def _first_line(e) -> str: return (str(e).strip() or type(e).__name__).splitlines()[0]
-
-def _has_hooks(model) -> bool:
-    of_modules = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
-    return any(getattr(m, k) for m in model.modules() for k in of_modules) or any(
-        p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
-
-def _has_own_function(loss) -> bool:
-    "Is there a user's `torch.autograd.Function` behind the loss?"
-    todo, seen = [loss.grad_fn], {None}
-    while todo:
-        if (node := todo.pop()) in seen: continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction): return True
-        seen.add(node)
-        todo += [o for o,_ in node.next_functions]
-    return False
-
-def _state(model) -> dict:
-    "What a forward pass may change: random numbers, and what the model keeps besides its parameters."
-    res, usual = {'random numbers (dropout)':torch.get_rng_state().numpy().tobytes()}, vars(nn.Module())
-    if torch.cuda.is_available(): res['random numbers (dropout) '] = torch.cuda.get_rng_state().numpy().tobytes()
-    for name,m in model.named_modules():
-        for k,v in [*m._buffers.items(), *vars(m).items()]:
-            try: res |= {} if k in usual else {f'{name}.{k}'.strip('.'):pickle.dumps(v)}
-            except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): pass # such as a lambda
-    return res
-
-# %% ../nbs/04_replicas.ipynb #d54bf0ec
-def _probe(model, x, y, loss_func, fit) -> _Probe:
-    "The first three steps of a copy of `model`, alone. `InputError` where model, data and loss do not fit."
-    why, losses, sizes, trained, x = ["the model has hooks"]*_has_hooks(model), [], [], [], x.clone()
-    try: twin = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as e:
-        return _Probe(None, [], 1, ''.join(why) or f"the model cannot be copied ({_first_line(e)})")
-    params = {k:p for k,p in twin.named_parameters() if p.requires_grad}
-    def first_loss(xb, yb):
-        before, version = _state(twin), x._version
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
-            try: out = twin(xb)
-            except InputError: raise
-            except Exception as e:
-                shape = tuple(xb.shape)
-                raise InputError(f"the model cannot take x of shape {shape} and {xb.dtype}: {_first_line(e)}") from e
-            after = _state(twin)
-            loss = _mean_loss(loss_func, out, yb)
-        if x._version > version: raise InputError("the model changes x in place; let its forward work on x.clone().")
-        if not loss.requires_grad:
-            raise InputError("the loss does not depend on the model's parameters, so there is nothing to train.")
-        changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-        if changed: why.append(f"the model changes its {changed[0]} while it trains")
-        grads = torch.autograd.grad(loss, [*params.values()], retain_graph=True, allow_unused=True)
-        trained.extend(k for k,g in zip(params, grads) if g is not None)
-        if _has_own_function(loss): why.append("the model has an autograd function of its own")
-        return loss
-    def loss_of(xb, yb): return loss_func(twin(xb), yb) if sizes else first_loss(xb, yb)
-    for loss in fit(loss_of, x, y, [*params.values()], epochs=min(3, fit.keywords['epochs']), desc=None):
-        losses.append(loss)
-        if why: break
-    size = sum(sizes) + 8*sum(p.nbytes for p in params.values())
-    return _Probe(torch.stack(losses), trained, size, ''.join(why[:1]))
-
-# %% ../nbs/04_replicas.ipynb #f4fa13d2
-def _mean_loss(loss_func, out, y) -> Tensor:
-    "`loss_func(out, y)`; `InputError` where it does not work, or is no mean."
-    advice = "give a mean loss, such as nn.CrossEntropyLoss() or nn.MSELoss()."
-    reduction = getattr(loss_func, 'reduction', 'mean')
-    if reduction != 'mean': raise InputError(f"loss_func has reduction={reduction!r}; {advice}")
-    try:
-        with warnings.catch_warnings():
-            # Torch only warns where a loss compares each of N outputs with each of N targets.
-            warnings.filterwarnings('error', message='Using a target size')
-            loss = loss_func(out, y)
-    except Exception as e:
-        shape = tuple(getattr(out, 'shape', ()))
-        raise InputError(f"loss_func cannot compare outputs of shape {shape} with y of shape {tuple(y.shape)} and "
-                         f"{y.dtype}: {_first_line(e)}") from e
-    if not isinstance(loss, Tensor) or loss.dim():
-        what = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
-        raise InputError(f"loss_func gives {what} instead of one number; {advice}")
-    if isinstance(out, Tensor) and out.dim() and y.dim() and len(out) == len(y) and loss.isfinite():
-        try: twice = loss_func(torch.cat((out, out)), torch.cat((y, y)))
-        except Exception: return loss # a loss that knows its number of rows
-        if not torch.allclose(twice, loss, rtol=1e-3, atol=1e-6):
-            raise InputError(f"loss_func gives {twice.item():.4g} instead of {loss.item():.4g} when every row comes "
-                             f"twice, so it is no mean; {advice}")
-    return loss
-
-# %% ../nbs/04_replicas.ipynb #b8f6f25b
-# Optimizers that treat each number alone, so that they do not see whose numbers they are.
-_BY_NUMBER = {getattr(torch.optim, k) for k in
-              'SGD Adam AdamW Adamax NAdam RAdam RMSprop Rprop Adagrad Adadelta ASGD'.split()}
-
-def _optimizer(opt) -> Callable:
-    "The function of (parameters, lr) that makes the optimizer."
-    if isinstance(opt, str):
-        named = {k.lower():o for k,o in vars(torch.optim).items() if inspect.isclass(o)}
-        opt = named.get(opt.lower(), opt)
-    kind = getattr(opt, 'func', opt)
-    if not callable(opt) or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
-        raise InputError(f"opt is {opt!r}; give 'adam' or 'sgd', or another torch.optim class whose step needs no "
-                         "closure.")
-    return opt
-
-def _fit(loss_of, x, y, params, epochs, make_optimizer, lr, bs, sched, desc, grads=None):
-    "Losses of each epoch, from `descend`."
-    return descend(loss_of, x, y, make_optimizer(params, lr=lr), epochs, bs, sched, desc, grads)
-
-def _together(models, x, y, loss_func, probes, fit) -> Tensor:
-    "Train the models in one stack: losses (R, epochs). `probes`: by number of the start. Raises `Unstackable`."
-    terms, bs = unreduced(loss_func) if y.dim() else None, fit.keywords['bs']
-    rows = distinct(x, y) if terms and bs is None else None
-    if rows:
-        try: _evaluate(models[0], rows[0])
-        except Exception: rows = None # the model's own code may count on the number of rows
-    ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
-    for i,way in enumerate(ways, 1):
-        try:
-            stack = Stack(models, [*probes.values()][-1].trained, way[0])
-            return _in_stack(stack, x, y, loss_func, probes, fit, *way[1:])
-        except Unstackable:
-            if i == len(ways): raise
-
-def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
-    share, losses, opt = None, [], fit.keywords['make_optimizer']
-    if rows: (x, y, counts), share = rows, rows[2].to(stack.flat)/rows[2].sum()
-    own = functools.partial(stack.losses, stack.mean_of(terms, share) if terms else loss_func)
-    if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
-    for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
-        losses.append(loss)
-        for i,probe in probes.items():
-            if len(losses) == len(probe.losses): _check_losses(torch.stack([o[i] for o in losses]), probe.losses)
-    stack.write_back()
-    return torch.stack(losses, 1)
-
-def _check_losses(got, want):
-    small = 1 if torch.finfo(want.dtype).eps > 1e-10 else 1e-4
-    size = want.nan_to_num(0, 0, 0).abs().max().item()
-    if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
-        raise Unstackable("its losses in a stack are not those of a start alone")
-
-# %% ../nbs/04_replicas.ipynb #ba1d8364
-@contextmanager
-def _threads(n):
-    "Let torch work with `n` threads on the CPU; afterwards with as many as before."
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try: yield
-    finally:
-        torch.set_num_threads(before)
-        forget_loops()
-
-# In bytes, a rule of thumb for CPUs: more than _LARGE in one stack falls out of the caches; with less than _SMALL,
-# threads only wait for each other. A recurrent layer takes its steps one by one, so its stacks may be larger,
-# and stay in one thread.
-_LARGE, _SMALL = 2**25, 2**23
-
-def _size(model, x) -> tuple[bool, int]: # is it recurrent, and how large may a stack be?
-    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
-    return recurrent, 2**32 if x.is_cuda else 8*_LARGE if recurrent else _LARGE
-
-def _side_by_side(settings, x, y, loss_func, probes, fit) -> Tensor|None:
-    "Train models that differ in width only as one stack: losses of all; None where they differ in more."
-    models, shapes = [o[0] for o in settings], [{k:p.shape for k,p in o[0].named_parameters()} for o in settings]
-    recurrent, large = _size(models[0], x)
-    size = len(settings[0])*len(settings)*max(p.bytes for p in probes)
-    kinds = {re.sub('[0-9]+', '', str(m)) for m in models}
-    if size > large or len(kinds) > 1 or any(len({str(m) for m in o}) > 1 for o in settings): return None
-    if any(p.why or p.trained != probes[0].trained for p in probes): return None
-    if any([*s] != [*shapes[0]] or any(len(s[k]) != len(shapes[0][k]) for k in s) for s in shapes): return None
-    every, n = sum(settings, []), len(settings[0])
-    with _threads(1 if x.device.type == 'cpu' and (recurrent or size < _SMALL) else torch.get_num_threads()):
-        try: return _together(every, x, y, loss_func, {n*i+n-1:p for i,p in enumerate(probes)}, fit)
-        except Unstackable: return None
-
-def _in_stacks(models, x, y, loss_func, probe, fit, opt) -> tuple[Tensor|None, str]:
-    "Train the models in stacks: losses (n, epochs) and ''; or None and why it cannot be."
-    if probe.why: return None, probe.why
-    if getattr(opt, 'func', opt) not in _BY_NUMBER: return None, "its optimizer does not treat each number alone"
-    if len({str(m) for m in models}) > 1: return None, "the starts are not built alike"
-    recurrent, large = _size(models[0], x)
-    n, size, losses = len(models), max(1, large//probe.bytes), []
-    small = x.device.type == 'cpu' and (recurrent or min(n, size)*probe.bytes < _SMALL)
-    desc = fit.keywords['desc']
-    with _threads(1 if small else torch.get_num_threads()):
-        for i in reversed(range(0, n, size)): # the last stack holds the start that was probed
-            part = models[i:i+size]
-            if losses: probe = _probe(part[-1], x, y, loss_func, fit)
-            words = desc and f'{desc} {i+1} to {i+len(part)} of {n}'
-            own_fit = functools.partial(fit, desc=words)
-            try: losses.insert(0, _together(part, x, y, loss_func, {len(part)-1:probe}, own_fit))
-            except Unstackable as e: return None, str(e)
-    return torch.cat(losses), ''
-
-# %% ../nbs/04_replicas.ipynb #c0a45239
-def _move(models, device): # they are built alike, so one look is enough
-    if any(t.device != device for t in [*models[0].parameters(), *models[0].buffers()]):
-        for m in models: m.to(device)
-
-def _own_random_numbers(): return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-
-def _alone(model, x, y, loss_func, fit, device, seed, state) -> tuple[nn.Module, list[float]]:
-    "Train one start on `device`; `state` is that of the random numbers after the model was built from `seed`."
-    with _own_random_numbers():
-        torch.manual_seed(seed) # this seeds the generators of GPUs, too
-        torch.set_rng_state(state)
-        model, x, y = model.to(device), x.to(device), y.to(device)
-        losses = [*fit(lambda xb, yb: loss_func(model(xb), yb), x, y, [*model.parameters()], desc=None)]
-    return model, torch.stack(losses).tolist()
-
-def _in_worker(f, *args, **kwargs):
-    with _threads(1): return f(*args, **kwargs) # a forked process waits for ever for threads that it does not have
-
-def _parallel(f, calls) -> list:
-    "`f` of each of the arguments, in processes where the user has set up joblib so."
-    backend, jobs = joblib.parallel.get_active_backend()[0], joblib.Parallel().n_jobs
-    # Threads would share torch's random numbers.
-    if jobs == 1 or getattr(backend, "supports_sharedmem", False): return [f(*args, **kwargs) for args,kwargs in calls]
-    return joblib.Parallel()(joblib.delayed(_in_worker)(f, *args, **kwargs) for args,kwargs in calls)
-
 # %% ../nbs/04_replicas.ipynb #8cd703ee
 def _check_seeds(seeds, n) -> list[int]:
     if seeds is None: return list(range(n))
@@ -326,7 +92,7 @@ def _device(device) -> torch.device:
     if device is None: return default_device()
     try: return torch.empty(0, device=device).device
     except (RuntimeError, TypeError, AssertionError) as e:
-        raise InputError(f"device {device!r} cannot be used here ({_first_line(e)}); leave it out.") from e
+        raise InputError(f"device {device!r} cannot be used here ({str(e).splitlines()[0]}); leave it out.") from e
 
 def _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched):
     if isinstance(make_model, nn.Module):
@@ -344,39 +110,7 @@ def _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched):
         raise InputError(f"bs needs as many rows in x as in y, not {[*x.shape]} and {[*y.shape]}; leave it out.")
     check_number('lr', lr, above=0)
 
-# %% ../nbs/04_replicas.ipynb #dfc4d4c6
-def _build(make_model, seeds) -> tuple[list[nn.Module], list[Tensor]]:
-    "A model from each seed, and the state of torch's random numbers after it."
-    models, states = [], []
-    # Without a GPU only the part for the CPU: the rest takes longer than to build a model.
-    seed_cpu = torch.manual_seed if default_device().type != 'cpu' else torch.default_generator.manual_seed
-    for seed in seeds:
-        seed_cpu(seed)
-        models.append(make_model())
-        states.append(torch.get_rng_state())
-        if not isinstance(models[-1], nn.Module):
-            raise InputError(f"make_model() gives {type(models[-1]).__name__}; it must build a torch module.")
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in models[0].parameters()):
-        raise InputError("make_model() builds lazy layers, without a shape yet; give all sizes, as in nn.Linear(4, 3).")
-    shapes = [{k:tuple(p.shape) for k,p in m.named_parameters()} for m in models]
-    for seed,s in zip(seeds, shapes):
-        if s == shapes[0]: continue
-        name = next(k for k in {**s, **shapes[0]} if s.get(k) != shapes[0].get(k))
-        raise InputError(f"make_model() builds different models: {name} has shape {shapes[0].get(name)} from seed "
-                         f"{seeds[0]}, but {s.get(name)} from seed {seed}; it must build one kind.")
-    if not any(p.requires_grad for p in models[0].parameters()):
-        raise InputError("make_model() builds a model without parameters to train; give it layers such as nn.Linear.")
-    ids = [id(p) for m in models for p in m.parameters()]
-    if len(set(ids)) < len(ids):
-        raise InputError("make_model() gives the same parameters twice; it must build a new model at each call.")
-    first, *rest = models
-    if rest and all(torch.equal(a, b) for m in rest for a,b in zip(first.parameters(), m.parameters())):
-        warnings.warn("all starts have the same weights: make_model() sets them, or a seed of its own.", stacklevel=3)
-    return models, states
-
 # %% ../nbs/04_replicas.ipynb #8597446b
-_lock = threading.RLock() # torch's random numbers belong to one start at a time
-
 def train_replicas(
     make_model:Callable[[], nn.Module], # Builds one ordinary torch module, a new one at each call
     x:Tensor, # Inputs: the whole batch, as one model takes it
@@ -405,38 +139,15 @@ def train_replicas(
 
 def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='adam', device=None, bs=None, sched=None,
            progress=True) -> list[Replicas]:
-    "What `train_replicas` does, for several settings; those that differ in width only are one stack."
+    "What `train_replicas` does, for several settings."
     for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
-    seeds, opt, device = _check_seeds(seeds, n), _optimizer(opt), _device(device)
-    desc = 'starts' if progress else None
-    fit = functools.partial(_fit, epochs=epochs, make_optimizer=opt, lr=lr, bs=bs, sched=sched, desc=desc)
-    with _lock, _own_random_numbers(), torch.enable_grad():
-        x, y, home = x.detach(), y.detach(), x.device
-        built, xd, yd = [_build(make_model, seeds) for make_model in makers], x.to(device), y.to(device)
-        for models,_ in built: _move(models, device)
-        probes = [_probe(models[-1], xd, yd, loss_func, fit) for models,_ in built]
-        wide = None
-        if len(makers) > 1 and getattr(opt, 'func', opt) in _BY_NUMBER:
-            wide = _side_by_side([models for models,_ in built], xd, yd, loss_func, probes, fit)
-        res = []
-        for i,((models, states), probe) in enumerate(zip(built, probes)):
-            if wide is not None: losses, alone = wide[i*n:i*n+n], ''
-            else: losses, alone = _in_stacks(models, xd, yd, loss_func, probe, fit, opt)
-            if alone:
-                warnings.warn(f"train_replicas trains the starts one by one, because {alone}.", stacklevel=3)
-                starts = [*zip(models, seeds, states)]
-                if progress: starts = bar(starts, 'starts')
-                calls = (((m, x, y, loss_func, fit, device, *o), {}) for m,*o in starts)
-                models, losses = zip(*_parallel(_alone, calls))
-            _move(models, home)
-            losses = losses.cpu().numpy() if isinstance(losses, Tensor) else np.array(losses, dtype=float)
-            index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
-            frame = pd.DataFrame(losses.astype(float), index, columns)
-            res.append(Replicas([*models], frame, alone))
-            if res[-1].diverged:
-                which = ', '.join(map(str, res[-1].diverged))
-                warnings.warn(f"the last loss of start {which} is not finite; the other starts went on as usual.",
-                              stacklevel=3)
+    recipe, seeds = dict(epochs=epochs, make_optimizer=find_optimizer(opt), lr=lr, bs=bs, sched=sched), _check_seeds(seeds, n)
+    index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
+    every = train_starts(makers, x, y, loss_func, seeds, _device(device), progress, **recipe)
+    res = [Replicas(models, pd.DataFrame(losses, index, columns), alone) for models,losses,alone in every]
+    for bad in (o.diverged for o in res if o.diverged):
+        warnings.warn(f"the last loss of start {', '.join(map(str, bad))} is not finite; the other starts went on as usual.",
+                      stacklevel=3)
     return res
 
 # %% ../nbs/04_replicas.ipynb #5a85e397
@@ -460,7 +171,7 @@ def compare_replicas(
     check_number('threshold', threshold)
     rows = {}
     if joblib.Parallel().n_jobs == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
-    else: every = _parallel(train_replicas, (((make, x, y, loss_func), kwargs) for make in settings.values()))
+    else: every = parallel(train_replicas, (((make, x, y, loss_func), kwargs) for make in settings.values()))
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,
@@ -472,7 +183,7 @@ def _hidden_and_P(model, x) -> tuple[Tensor|None, Tensor]:
     "What goes into the last Linear of `model` (None without one), and probabilities (or the single output), as rows."
     heard, linears = [], [m for m in model.modules() if isinstance(m, nn.Linear)]
     hook = linears[-1].register_forward_pre_hook(lambda m, args: heard.append(args[0])) if linears else None
-    try: out = _evaluate(model, x)
+    try: out = evaluate(model, x)
     finally:
         if hook: hook.remove()
     if not isinstance(out, Tensor) or not out.dim():

@@ -181,15 +181,18 @@ def descend(
     loss_of:Callable[[Tensor, Tensor], Tensor], # Loss of a batch: one number, or R numbers
     x:Tensor, # Inputs
     y:Tensor, # Targets
-    optimizer:torch.optim.Optimizer, # Of the parameters
+    params:list[Tensor], # Parameters
     epochs:int, # Number of times that all of x is seen
+    make_optimizer:Callable, # Of (parameters, lr)
+    lr:float, # Learning rate
     bs:int|None=None, # Rows in a mini-batch; None: all of them
     sched:Callable|None=None, # Makes a learning-rate schedule of the optimizer; one step a batch
     desc:str|None=None, # Name for the progress bar; None: no bar
     grads:Tensor|None=None, # Memory of the gradients, to be kept from step to step; None: `zero_grad` drops it
 ) -> Iterator[Tensor]: # Of each epoch, the loss before the step (the mean over its batches)
     "Full-batch or mini-batch descent. Mini-batches are drawn in the same order in every call."
-    gen, schedule = torch.Generator().manual_seed(0), sched(optimizer) if sched else None
+    gen, optimizer = torch.Generator().manual_seed(0), make_optimizer(params, lr=lr)
+    schedule = sched(optimizer) if sched else None
     for _ in range(epochs) if desc is None else progress(range(epochs), desc):
         total = 0
         for rows in [slice(None)] if bs is None else torch.randperm(len(x), generator=gen).to(x.device).split(bs):

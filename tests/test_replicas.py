@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from torch import nn
 from torch.nn.utils import prune
 
-from fastcourse import replicas as module, stacked
+from fastcourse import stacked, together as module
 from fastcourse.core import InputError, wilson_interval
 from fastcourse.nets import Bump, SeqNet, SteepSigmoid, mlp
 from fastcourse.replicas import Replicas, SuccessRate, compare_replicas, show_replicas, train_replicas
