@@ -1,4 +1,5 @@
-"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick` for one other processor. Arguments of pytest narrow it down.
+"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick` for one other processor, without
+the tests that start programs. Arguments of pytest narrow it down.
 
 torch picks its kernels by what the processor knows. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` tell it to know less, so one
 machine can play older ones. Prints a table: the red tests by setting. Exit code 1 where there is any.
@@ -13,6 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 QUICK = "ATen default, oneDNN AVX2"
+# What starts programs and servers takes long and computes little
+SLOW = [f"--ignore=tests/test_{o}.py" for o in ("tour", "notebook", "terminal", "cli", "cli_streams", "cli_vision", "crawl", "clean",
+                                                "kills", "download", "fetch", "search", "manifest", "start")]
 
 
 def known(flag: str) -> bool:
@@ -32,7 +36,7 @@ def settings() -> dict[str, dict[str, str]]:
     return {f"{k}, {n} thread{'s'*(n > 1)}": v | {"OMP_NUM_THREADS": str(n)} for k, v in res.items() for n in (1, 2)}
 
 
-def red(env: dict[str, str], args: list[str]) -> tuple[list[str], str]:
+def red(env: dict[str, str], args: list[str], quick: bool) -> tuple[list[str], str]:
     "The names of the red notebooks and tests under `env`, and pytest's closing line."
     env = os.environ | {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT/"tests"/"offline")} | env
     workers = "1" if env["OMP_NUM_THREADS"] == "2" else "2"
@@ -40,7 +44,7 @@ def red(env: dict[str, str], args: list[str]) -> tuple[list[str], str]:
     if not args:
         out = subprocess.run([BIN/"nbdev-test", "--skip-folder-re", "lessons", "--n-workers", workers], cwd=ROOT, env=env, capture_output=True, text=True)
         res += sorted(set(re.findall(r"Error in cell \d+ in (\S+)", out.stdout + out.stderr))) or (["nbdev-test"] if out.returncode else [])
-    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", *(args or ["tests"])]
+    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", *(args or ["tests", *(SLOW if quick else [])])]
     out = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True).stdout
     return res + re.findall(r"^(?:FAILED|ERROR) (\S+)", out, re.M), out.strip().split("\n")[-1]
 
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> int:
     rows, bad = [], 0
     for name, env in todo.items():
         start = time.monotonic()
-        names, line = red(env, args)
+        names, line = red(env, args, quick)
         bad += len(names)
         rows.append(f"| {name} | {len(names)} | {', '.join(names) or line} | {time.monotonic()-start:.0f} s |")
         print(rows[-1], flush=True)

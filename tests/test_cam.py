@@ -345,11 +345,16 @@ def test_bad_settings_are_one_sentence(lrnr, path, files, tmp_path):
         assert "\n" not in str(e.value)
 
 
-def test_16_bits_are_named(lrnr, files, tmp_path):
-    "As RGB they would be white."
-    Image.fromarray(np.full((64, 64), 20000, np.uint16)).save(tmp_path/"deep.png")
-    with pytest.warns(UserWarning, match="save it with 8 bits"): m = cams(lrnr, [files[0], tmp_path/"deep.png"])
-    assert len(m) == 1 and m.skipped[0][0] == tmp_path/"deep.png"
+def test_16_bits_are_scaled_and_what_is_no_brightness_is_named(lrnr, tmp_path):
+    "A picture of 16 bits looks as its twin of 8 bits; nobody knows how bright -1 is."
+    grey = np.random.default_rng(0).integers(1, 255, (64, 64)).astype(np.uint8)
+    grey[0, 0] = 255
+    Image.fromarray(grey).save(tmp_path/"a.png")
+    Image.fromarray(grey.astype(np.uint16)*257).save(tmp_path/"b.png")
+    Image.fromarray(np.full((64, 64), -1, np.float32)).save(tmp_path/"c.tif")
+    with pytest.warns(UserWarning, match="c.tif"): m = cams(lrnr, [tmp_path/o for o in ("a.png", "b.png", "c.tif")])
+    assert len(m) == 2 and m.skipped[0][0] == tmp_path/"c.tif"
+    assert torch.equal(m.batch([0]), m.batch([1]))
 
 
 def test_a_network_of_one_size_is_refused(dls, files):

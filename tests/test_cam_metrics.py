@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.vision.all import Image, get_image_files, resnet18, set_seed, vision_learner
+from fastai.vision.all import Image, resnet18, set_seed, vision_learner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,5 +1,4 @@
 """Picture sets with everything in them that goes wrong, made here and real ones."""
-import io
 import random
 import os
 import shutil

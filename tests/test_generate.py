@@ -3,15 +3,12 @@ import functools
 import inspect
 import itertools
 import math
-import random
 import re
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from fastai.text.data import TextDataLoaders
 from fastai.text.learner import LMLearner, language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from torch.testing import assert_close

@@ -1,7 +1,6 @@
 """The one judge of picture files, and that every door (check, clean, download, train, maps) gives its verdict."""
 import os
 
-import numpy as np
 import pytest
 import torch
 from fastai.vision.all import resnet18

@@ -15,7 +15,7 @@ import torch
 from common import machine, table
 from fastcourse.late import late_imports
 with late_imports():
-    from fastai.vision.all import Learner, Normalize, aug_transforms, imagenet_stats, set_seed
+    from fastai.vision.all import Normalize, aug_transforms, imagenet_stats, set_seed
 
 from fastcourse.cam import cams, gradcam
 from fastcourse.cam_metrics import (energy_pointing_game, grid_pointing_game, model_randomisation, pointing_game, road)
