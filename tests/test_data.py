@@ -110,7 +110,7 @@ def test_dnnex_against_the_file():
     file = pd.read_csv(shared("dnnex.csv"))
     x, y, prob = (o[:, 0].double().numpy() for o in dnnex())
     np.testing.assert_allclose(x, file.x, rtol=0, atol=2e-7)
-    np.testing.assert_allclose(prob, file.prob, rtol=0, atol=2e-7)
+    np.testing.assert_allclose(prob, file.prob, rtol=0, atol=1e-6)  # float32; another processor's sigmoid: 2.4e-7
     assert set(file.y) == set(y) == {0., 1.}
 
 

@@ -540,7 +540,8 @@ def test_compare_replicas():
         res = train_replicas(nodes(h), letters[:-1], letters[1:], CE, n=10, epochs=40, seeds=range(5, 15))
         pd.testing.assert_frame_equal(t.replicas[h].losses, res.losses)
         assert tuple(t.loc[h, ["rate", "low", "high", "ok", "n"]]) == res.success_rate(0.5)
-        assert (t.best[h], t["median"][h]) == (res.last.min(), res.last.median())
+        # both widths are one stack here, so the processor may round otherwise
+        np.testing.assert_allclose((t.best[h], t["median"][h]), (res.last.min(), res.last.median()), rtol=1e-5)
     assert t.rate[2] > t.rate[1]  # row 3.7
     for bad, says in (({}, "settings"), ([nodes(1)], "settings")):
         with pytest.raises(InputError, match=says): compare_replicas(bad, letters, letters, CE, 0.5)
