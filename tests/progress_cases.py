@@ -28,12 +28,12 @@ def pictures(folder: Path, n: int, classes: str = "ab", side: int = 40) -> Path:
 
 
 class Asks(nn.Module):
-    "Asks for the values of its input, so each start must be trained alone."
+    "Its path depends on its own weights, so each start must be trained alone."
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(1, 1)
 
-    def forward(self, x): return self.linear(x) if x.sum() < 1e9 else x
+    def forward(self, x): return self.linear(x) if self.linear.weight.sum() < 1e9 else x
 
 
 class World:
