@@ -215,7 +215,8 @@ def open_picture(
     "Open `data` with Pillow: one of the five kinds, or another one that needs no other program. Raises what Pillow raises."
     kind = picture_kind(data)
     if kind: return _READERS[kind](io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=_FORMATS)
+    Image.init() # an older Pillow, or one built without a library, lacks some
+    return Image.open(io.BytesIO(data), formats=[o for o in _FORMATS if o in Image.OPEN])
 
 def orientation_of(
     exif:bytes|None, # The EXIF part of a picture
