@@ -367,7 +367,7 @@ class TensorLearner(DataLearner):
     def _call_one(self, event_name): self(event_name)
 
     def _find_answers(self, event_name):
-        "(callback, method) for those that answer; the methods alone where all are of this module and need no questions."
+        "(callback, method) for those that answer; the methods alone where all are of this module and always run."
         if not hasattr(event, event_name): raise Exception(f'missing {event_name}')
         if event_name == 'before_fit': self._answers.clear() # orders and methods may be others now
         answers = [o for cb in self.cbs.sorted('order') if (o := self._answer(cb, event_name))]
@@ -394,7 +394,8 @@ class TensorLearner(DataLearner):
         self._split(home)
         try:
             self('before_batch')
-            if home is not b and not self._answers['before_batch']: # no plain tensors, and nobody else wants to see them
+            # no plain tensors, and nobody else wants to see them
+            if home is not b and not self._answers['before_batch']:
                 for cb in self._grab_cbs(QuickCast): cb.before_batch()
             self._do_one_batch()
         except CancelBatchException: self('after_cancel_batch')

@@ -34,7 +34,9 @@ def _class_files(folder:Path) -> dict[str, list[Path]]:
     files = {o.name: [] for o in sorted(folder.iterdir()) if o.is_dir() and not o.name.startswith('.')}
     for name in filter(ends_like_picture, list_files(folder)):
         label,*inside,_ = name.split('/') if '/' in name else (None, None)
-        if inside: raise InputError(f"{(folder/name).parent} is a folder inside a class; move its pictures up, so that they lie directly in "
+        if inside:
+            raise InputError(f"{(folder/name).parent} is a folder inside a class; move its pictures up, so that they "
+                             "lie directly in "
                                     f"{folder}/<class>/")
         if label: files[label].append(folder/name)
     return files
@@ -44,7 +46,8 @@ def _readable(files:dict[str, list[Path]], root:Path) -> tuple[dict[str, list[Pa
     every = [f for fs in files.values() for f in fs]
     with strict_pillow(), ThreadPoolExecutor() as pool:
         bad = {f: p for f,p in zip(every, progress(pool.map(_problem, every), 'check pictures', len(every))) if p}
-    return ({c: [f for f in fs if f not in bad] for c,fs in files.items()}, [f'{f.relative_to(root)} ({p})' for f,p in bad.items()])
+    return ({c: [f for f in fs if f not in bad] for c,fs in files.items()},
+            [f'{f.relative_to(root)} ({p})' for f,p in bad.items()])
 
 # %% ../nbs/09_vision.ipynb #cf454627
 def _counts(title:str, files:list[Path]) -> str:
@@ -57,8 +60,12 @@ def _found(train:list[Path], valid:list[Path], source:str, bad:list[str]) -> str
     n = Counter(f.parent.name for f in train)
     lines = [_counts('train', train), _counts(source, valid)]
     (most,a),*_,(least,b) = n.most_common()
-    if a > 2*b: lines.append(f"imbalance: {a/b:.1f} times as many pictures of {most} as of {least}; accuracy alone will mislead")
-    if bad: lines.append(f"left out, not readable: {len(bad)}\n  " + "\n  ".join(bad[:20]) + ("\n  …" if len(bad) > 20 else ''))
+    if a > 2*b:
+        lines.append(f"imbalance: {a/b:.1f} times as many pictures of {most} as of {least}; accuracy alone will "
+                     "mislead")
+    if bad:
+        lines.append(f"left out, not readable: {len(bad)}\n  " + "\n  ".join(bad[:20]) +
+                     ("\n  …" if len(bad) > 20 else ''))
     return "\n".join(lines)
 
 # %% ../nbs/09_vision.ipynb #1a27e346
@@ -73,7 +80,8 @@ def _sides(size) -> tuple[int, int]:
         sides = list(size) if isinstance(size, (tuple, list)) and len(size) == 2 else [size]*2
         for o in sides: check_whole('size', o)
     except InputError:
-        raise InputError(f"size={size!r} must be a whole number of pixels, 1 or more, or a pair of them (rows, columns)") from None
+        raise InputError(f"size={size!r} must be a whole number of pixels, 1 or more, or a pair of them (rows, "
+                         "columns)") from None
     return tuple(map(int, sides))
 
 def _split(
@@ -83,13 +91,14 @@ def _split(
 ) -> tuple[list[Path], list[Path]]: # To train on, to validate on
     "A random split that leaves pictures to validate on, and each class to train on."
     if not isinstance(valid_pct, (int, float)) or not 0 < valid_pct < 1:
-        raise InputError(f"valid_pct={valid_pct!r} must lie between 0 and 1: it is the part of the pictures to validate on, as 0.2")
+        raise InputError(f"valid_pct={valid_pct!r} must lie between 0 and 1: it is the part of the pictures to "
+                         "validate on, as 0.2")
     tr,va = ([files[i] for i in o] for o in RandomSplitter(valid_pct, seed=seed)(files))
     gone = sorted({f.parent.name for f in files} - {f.parent.name for f in tr})
     if gone or not va:
         what = f"no picture of {gone} to train on" if gone else "no picture to validate on"
-        raise InputError(f"valid_pct={valid_pct} of {len(files)} pictures leaves {what}; add pictures, make a folder for validation, or "
-                         "give another valid_pct or seed")
+        raise InputError(f"valid_pct={valid_pct} of {len(files)} pictures leaves {what}; add pictures, make a folder "
+                         "for validation, or give another valid_pct or seed")
     return tr,va
 
 _any_picture = (str, Path, bytes, np.ndarray, Tensor, Image.Image)
@@ -108,18 +117,21 @@ def folder_dls(
 ) -> ImageDataLoaders:
     """Pictures in class folders as fastai `ImageDataLoaders`; prints what was found.
 
-    A batch is (N, 3, rows, columns) and (N,). Every file is decoded once: what cannot be read is left out and named, with
-    the reasons of `check_images`. All pictures become RGB as they look: transparency on white, 16 bits scaled by their values. Raises `InputError` for a missing folder,
-    fewer than two classes, a class without a readable picture, a class in `valid` that is not in `train`, folders inside a
-    class, a split without pictures of a class to train on, or a batch larger than the training set. Lesson row 5.3."""
+    A batch is (N, 3, rows, columns) and (N,). Every file is decoded once: what cannot be read is left out and named,
+    with the reasons of `check_images`. All pictures become RGB as they look: transparency on white, 16 bits scaled by
+    their values. Raises `InputError` for a missing folder, fewer than two classes, a class without a readable picture,
+    a class in `valid` that is not in `train`, folders inside a class, a split without pictures of a class to train on,
+    or a batch larger than the training set. Lesson row 5.3."""
     path,size = _folder('path', path),_sides(size)
     if bs is not None: check_whole('bs', bs, 2)
     if (path/train).resolve() == (path/valid).resolve():
-        raise InputError(f"{train=} and {valid=} are one folder; give two, or a name for valid that is not there to split {train}")
+        raise InputError(f"{train=} and {valid=} are one folder; give two, or a name for valid that is not there to "
+                         f"split {train}")
     if not (path/train).is_dir():
         raise InputError(f"{path/train} is not a folder; give a folder that holds {train}/<class>/ with pictures")
     files = _class_files(path/train)
-    if len(files) < 2: raise InputError(f"{path/train} has {len(files)} class folder(s) {list(files)}; a classifier needs two or more")
+    if len(files) < 2:
+        raise InputError(f"{path/train} has {len(files)} class folder(s) {list(files)}; a classifier needs two or more")
     has_valid = (path/valid).is_dir()
     extra = _class_files(path/valid) if has_valid else {}
     unknown = sorted(c for c,fs in extra.items() if c not in files and fs)
@@ -127,21 +139,27 @@ def folder_dls(
     files,bad = _readable(files, path)
     extra,bad_valid = _readable(extra, path)
     empty = [c for c,fs in files.items() if not fs]
-    if empty: raise InputError(f"no readable picture in {[str(path/train/c) for c in empty]}; add pictures or remove the folder")
+    if empty:
+        raise InputError(f"no readable picture in {[str(path/train/c) for c in empty]}; add pictures or remove the "
+                         "folder")
     tr = [f for fs in files.values() for f in fs]
     va = [f for fs in extra.values() for f in fs]
-    if has_valid and not va: raise InputError(f"{path/valid} holds no readable picture; add some, or remove the folder to split {train}")
+    if has_valid and not va:
+        raise InputError(f"{path/valid} holds no readable picture; add some, or remove the folder to split {train}")
     if not has_valid: tr,va = _split(tr, valid_pct, seed)
     bs = max(2, min(32, len(tr)//8)) if bs is None else int(bs)
     if bs > len(tr):
-        raise InputError(f"bs={bs}: there are {len(tr)} pictures to train on, so no batch would be full; give bs of {len(tr)} or less")
+        raise InputError(f"bs={bs}: there are {len(tr)} pictures to train on, so no batch would be full; give bs of "
+                         f"{len(tr)} or less")
     is_valid = set(va)
     pictures = TransformBlock(type_tfms=rgb_image, batch_tfms=IntToFloatTensor) # an ImageBlock that sees what we see
-    block = DataBlock(blocks=(pictures, CategoryBlock(vocab=list(files))), get_items=lambda _: tr+va, get_y=parent_label,
-                      splitter=FuncSplitter(is_valid.__contains__), item_tfms=ifnone(item_tfms, Resize(size)), batch_tfms=batch_tfms)
+    block = DataBlock(blocks=(pictures, CategoryBlock(vocab=list(files))), get_items=lambda _: tr+va,
+                      get_y=parent_label, splitter=FuncSplitter(is_valid.__contains__),
+                      item_tfms=ifnone(item_tfms, Resize(size)), batch_tfms=batch_tfms)
     print(_found(tr, va, valid if has_valid else f'{valid} is missing, so {valid_pct:.0%} of {train}', bad+bad_valid))
     dls = ImageDataLoaders.from_dblock(block, path, path=path, bs=bs, **kwargs)
-    for dl in dls: dl.dataset.tls[0].types = [_any_picture, PILImage] # `Learner.predict` goes by it: anything is read by the first transform
+    # `Learner.predict` goes by it: anything is read by the first transform
+    for dl in dls: dl.dataset.tls[0].types = [_any_picture, PILImage]
     return dls
 
 # %% ../nbs/09_vision.ipynb #2261794b
@@ -155,7 +173,7 @@ def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
 
 def cam_learner(
     dls:DataLoaders, # Pictures, for example from `folder_dls`
-    arch=resnet34, # A torchvision function (resnet34, convnext_tiny, …), or the name of a timm network, with or without `timm/` in front
+    arch=resnet34, # A torchvision function, or the name of a timm network, with or without `timm/` in front
     pretrained:bool=True, # Start from weights trained on ImageNet?
     metrics=accuracy, # As in `Learner`
     stride:int|None=None, # Cut the body where one cell of the map covers this many pixels; None keeps the whole body
@@ -167,8 +185,8 @@ def cam_learner(
 
     `lrnr.model[0]` gives maps (N, nf, h, w), of a vision transformer its patch tokens; `lrnr.model[1]` turns them into
     (N, classes). With pretrained weights the body is frozen at first, as in fastai: `fine_tune` trains the head, then
-    everything. Raises `InputError` for weights that cannot be had or do not fit, a stride that the body does not have, a
-    body without feature maps. Zhou and others, CVPR 2016; lesson row 5.6."""
+    everything. Raises `InputError` for weights that cannot be had or do not fit, a stride that the body does not have,
+    a body without feature maps. Zhou and others, CVPR 2016; lesson row 5.6."""
     if stride is not None: check_whole('stride', stride)
     body,made = make_body(arch, pretrained, weights) if head is None else body_of(head)
     name = made['arch'] or 'this network'
@@ -189,9 +207,10 @@ def _resize_settings(f) -> dict|None:
     if type(f) is RandomResizedCrop: return dict(kind='RandomResizedCrop', size=size(), val_xtra=float(f.val_xtra))
 
 def _warp_settings(f) -> dict|None:
-    "The same for fastai's affine augmentation. On validation pictures it only resamples, but that moves the last digits."
+    "The same for fastai's affine augmentation: it only resamples validation pictures, but that moves the last digits."
     if isinstance(f, AffineCoordTfm):
-        return dict(size=f.cp_size and list(f.cp_size), mode=str(f.mode), pad_mode=str(f.pad_mode), align_corners=f.align_corners)
+        return dict(size=f.cp_size and list(f.cp_size), mode=str(f.mode), pad_mode=str(f.pad_mode),
+                    align_corners=f.align_corners)
 
 def _preparation(dls:DataLoaders) -> dict:
     "How the validation pictures are prepared. What changes training pictures only is left out."
@@ -199,9 +218,11 @@ def _preparation(dls:DataLoaders) -> dict:
     items,batches = used(dls.valid.after_item),used(dls.valid.after_batch)
     norms = [f for f in batches if type(f) is Normalize]
     resizes,warps = [_resize_settings(f) for f in items],[_warp_settings(f) for f in batches if f not in norms]
-    if resizes.count(None) or warps.count(None) or len(resizes) != 1 or len(norms) > 1 or norms and batches[-1] is not norms[0]:
-        raise InputError(f"the transforms {[f.name.split(' --')[0] for f in items+batches]} cannot be saved without code; use one Resize or "
-                         "RandomResizedCrop as item_tfms, and aug_transforms() or none as batch_tfms")
+    odd = resizes.count(None) or warps.count(None) or len(resizes) != 1
+    if odd or len(norms) > 1 or norms and batches[-1] is not norms[0]:
+        raise InputError(f"the transforms {[f.name.split(' --')[0] for f in items+batches]} cannot be saved without "
+                         "code; use one Resize or RandomResizedCrop as item_tfms, and aug_transforms() or none as "
+                         "batch_tfms")
     stats = [getattr(norms[0], o).flatten().tolist() for o in ('mean', 'std')] if norms else None
     return dict(resize=resizes[0], warps=warps, normalize=stats)
 
@@ -211,21 +232,21 @@ def savable(
     "What `save_classifier` writes of a learner. Raises `InputError` where it could not be loaded again."
     made = getattr(lrnr.model, 'made', {})
     if not made.get('arch'):
-        raise InputError("this learner cannot be saved without code, since it is not known how its network was made; use cam_learner with a "
-                         "torchvision function or a timm name")
+        raise InputError("this learner cannot be saved without code, since it is not known how its network was made; "
+                         "use cam_learner with a torchvision function or a timm name")
     several = any(isinstance(f, MultiCategorize) for tl in getattr(lrnr.dls, 'tls', []) for f in tl.tfms.fs)
     loss = getattr(lrnr.loss_func, 'func', lrnr.loss_func)
     if several or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) or not hasattr(lrnr.dls, 'vocab'):
-        raise InputError("this learner does not choose one class for each picture, so it cannot be saved; use CategoryBlock and the loss of "
-                         "cross entropy, as folder_dls and cam_learner do")
+        raise InputError("this learner does not choose one class for each picture, so it cannot be saved; use "
+                         "CategoryBlock and the loss of cross entropy, as folder_dls and cam_learner do")
     odd = [o for o in map(str, lrnr.dls.vocab) if o.encode(errors='ignore').decode() != o]
     if odd: raise InputError(f"the class name {odd[0]!a} is no text, so it cannot be saved; rename its folder")
     about = dict(**made, vocab=[str(o) for o in lrnr.dls.vocab], **_preparation(lrnr.dls))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in lrnr.model.state_dict().items()}
     strange = _misfits(tensors, _empty_model(about))
     if strange:
-        raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be saved without code; "
-                         "save it as it was")
+        raise InputError(f"this network is not as cam_learner made it ({', '.join(strange[:3])}), so it cannot be "
+                         "saved without code; save it as it was")
     return about,tensors
 
 def save_classifier(
@@ -234,34 +255,39 @@ def save_classifier(
 ) -> Path: # The folder
     """Save a classifier for `load_classifier` as `classifier.json` and safetensors, without pickle.
 
-    Both are written beside and then renamed. Raises `InputError` for weights with NaN or infinity, a folder that cannot be
-    written, a learner that is not from `cam_learner` with a torchvision or timm network or was changed since, several classes a picture, and transforms
-    that need code."""
+    Both are written beside and then renamed. Raises `InputError` for weights with NaN or infinity, a folder that cannot
+    be written, a learner that is not from `cam_learner` with a torchvision or timm network or was changed since,
+    several classes a picture, and transforms that need code."""
     about,tensors = savable(lrnr)
-    about['versions'] = dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__), torchvision=torchvision.__version__)
+    about['versions'] = dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__),
+                             torchvision=torchvision.__version__)
     return save_model(_folder('folder', folder), _kind, about, tensors)
 
 # %% ../nbs/09_vision.ipynb #b87d4285
-def _is_number(o, least:float, most:float) -> bool: return type(o) in (int, float) and math.isfinite(o) and least <= o <= most
+def _is_number(o, least:float, most:float) -> bool:
+    return type(o) in (int, float) and math.isfinite(o) and least <= o <= most
 def _is_size(o) -> bool: return isinstance(o, list) and len(o) == 2 and all(type(v) is int and 0 < v <= 4096 for v in o)
 
 def _is_resize(o) -> bool:
     "Are these settings that `_resize_settings` writes?"
     if not isinstance(o, dict) or not _is_size(o.get('size')): return False
-    if o.get('kind') == 'RandomResizedCrop': return o.keys() == {'kind', 'size', 'val_xtra'} and _is_number(o['val_xtra'], 0, 1)
+    if o.get('kind') == 'RandomResizedCrop':
+        return o.keys() == {'kind', 'size', 'val_xtra'} and _is_number(o['val_xtra'], 0, 1)
     return (o.get('kind') == 'Resize' and o.keys() == {'kind', 'size', 'method', 'pad_mode'}
             and o['method'] in ('crop', 'pad', 'squish') and o['pad_mode'] in ('zeros', 'border', 'reflection'))
 
 def _is_warp(o) -> bool:
     "Are these settings that `_warp_settings` writes?"
-    return (isinstance(o, dict) and o.keys() == {'size', 'mode', 'pad_mode', 'align_corners'} and (o['size'] is None or _is_size(o['size']))
+    return (isinstance(o, dict) and o.keys() == {'size', 'mode', 'pad_mode', 'align_corners'}
+            and (o['size'] is None or _is_size(o['size']))
             and o['mode'] in ('bilinear', 'nearest', 'bicubic') and o['pad_mode'] in ('zeros', 'border', 'reflection')
             and o['align_corners'] in (None, True, False))
 
 def _is_stats(o) -> bool:
     "None, or three means and three standard deviations above 0?"
     return o is None or (isinstance(o, list) and len(o) == 2 and all(isinstance(v, list) and len(v) == 3 for v in o)
-                         and all(_is_number(v, -1e3, 1e3) for v in o[0]) and all(_is_number(v, 1e-6, 1e3) for v in o[1]))
+                         and all(_is_number(v, -1e3, 1e3) for v in o[0])
+                         and all(_is_number(v, 1e-6, 1e3) for v in o[1]))
 
 def _check_about(about:dict, must) -> None:
     "Every value of classifier.json: whoever wrote it is not to be trusted."
@@ -296,13 +322,16 @@ class _EmptyDL(TfmdDL):
 def _bare_dls(about:dict) -> ImageDataLoaders:
     "DataLoaders without pictures that prepare new ones as those in training were prepared."
     r = about['resize']
-    resize = Resize(r['size'], r['method'], r['pad_mode']) if r['kind'] == 'Resize' else RandomResizedCrop(r['size'], val_xtra=r['val_xtra'])
+    resize = Resize(r['size'], r['method'],
+                    r['pad_mode']) if r['kind'] == 'Resize' else RandomResizedCrop(r['size'], val_xtra=r['val_xtra'])
     parts = (([rgb_image], [_any_picture, PILImage]), # what is done, and the types on the way
              ([parent_label, Categorize(vocab=about['vocab'], sort=False)], [(str, Path), str, TensorCategory]))
-    dsets = Datasets(tls=[TfmdLists([], tfms, splits=[[], []], do_setup=False, types=types) for tfms,types in parts], n_inp=1)
+    dsets = Datasets(tls=[TfmdLists([], tfms, splits=[[], []], do_setup=False, types=types) for tfms,types in parts],
+                     n_inp=1)
     norm = [] if about['normalize'] is None else [Normalize.from_stats(*about['normalize'])]
     warps = [AffineCoordTfm(**o) for o in about['warps']]
-    dls = [_EmptyDL(o, bs=32, after_item=[resize, ToTensor()], after_batch=[IntToFloatTensor(), *warps, *norm], device=default_device())
+    dls = [_EmptyDL(o, bs=32, after_item=[resize, ToTensor()], after_batch=[IntToFloatTensor(), *warps, *norm],
+                    device=default_device())
            for o in (dsets.train, dsets.valid)]
     return ImageDataLoaders(*dls, device=default_device())
 
@@ -311,16 +340,18 @@ def load_classifier(
 ) -> Learner:
     """A classifier from a folder of `save_classifier`, on the default device; nothing in the folder is run as code.
 
-    It predicts as the saved one did, and `cams` explains it. It has no pictures to train on; `cam_learner(dls, head=lrnr)`
-    keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says, and for weights
-    with NaN or infinity."""
+    It predicts as the saved one did, and `cams` explains it. It has no pictures to train on; `cam_learner(dls,
+    head=lrnr)` keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says, and for
+    weights with NaN or infinity."""
     folder = _folder('folder', folder)
     about = read_about(folder, _kind, _check_about)
     tensors = read_tensors(folder, _kind, about)
     model = _empty_model(about)
     strange = _misfits(tensors, model)
-    if strange: raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
+    if strange:
+        raise InputError(f"The weights in {str(folder)!r} do not fit {about['arch']!r}: {', '.join(strange[:3])}.")
     model.load_state_dict(tensors)
-    lrnr = Learner(_bare_dls(about), model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=body_head_split)
+    lrnr = Learner(_bare_dls(about), model, loss_func=CrossEntropyLossFlat(), metrics=accuracy,
+                   splitter=body_head_split)
     lrnr.model.to(lrnr.dls.device).eval()
     return lrnr
