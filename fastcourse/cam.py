@@ -286,7 +286,8 @@ def cams(
     Pictures are prepared as the learner's validation set is. One that cannot be read is left out, named in a warning
     and in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save`
     appears when it is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be
-    read, no readable pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson row 5.7."""
+    read, no readable pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson 5.7, “Where
+    did it look?”."""
     with hookable(lrnr.model) as net:
         linear = _readable_head(net)
         def explain(x):
@@ -406,7 +407,7 @@ def show(self:CAMs,
     """A grid of pictures with their maps; the title is 'class (probability)', red where the class is wrong.
 
     The pictures are spread evenly over the set. All maps share one scale, from 0 to the median of their highest values.
-    Lesson row 5.7."""
+    Lesson 5.7, “Where did it look?”."""
     check_whole('nrows', nrows), check_whole('ncols', ncols), _check_look(alpha, cmap)
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))

@@ -136,7 +136,7 @@ def check_images(
     is no fault of the file (a permission, memory, a kind such as HEIC). A 'leak' is a copy in another split, 'two
     labels' a copy in another class; the copy in train, then the larger one, counts as the original. Linked folders are
     followed; hidden files, and files beside the class folders that are no pictures, are left out. Raises `InputError`
-    where `path` is no folder. Lesson row 5.2."""
+    where `path` is no folder. Lesson 5.2, “Remove what is broken”."""
     path = Path(path).expanduser()
     if not path.is_dir(): raise InputError(f"path is '{path}': there is no such folder; give a folder of pictures")
     for name,n in dict(min_side=min_side, max_pixels=max_pixels, workers=workers or 1).items(): check_whole(name, n)
@@ -319,7 +319,7 @@ def clean_images(
     where the file lies as it was before a repair; with `dry_run` nothing is done and both are ''. Of a group of copies
     the original stays. Each move is noted before it is done, and a `manifest.csv` of a crawl is kept up to date. fastai
     passes over hidden folders, so the set is clean for it. Raises `InputError` where `path` is no folder, another crawl
-    or clean works in it, or its rejected.csv or manifest is damaged. Lesson row 5.2."""
+    or clean works in it, or its rejected.csv or manifest is damaged. Lesson 5.2."""
     path = Path(path).expanduser()
     if dry_run or not path.is_dir():
         rows = [o for o in check_images(path, **checks).itertuples() if o.problems]

@@ -155,7 +155,7 @@ def crawl_images(
     refused' or 'search failed'. The next run asks such queries, and URLs that have 'failed', again; all else is final.
     Every step is in `dest/.crawl/manifest.db` before it is done, so nothing is lost when the crawl is killed. Raises
     `InputError` for bad arguments and where another crawl works in `dest`, and the `SearchError` itself where no query
-    found anything. Lesson row 5.1."""
+    found anything. Lesson 5.1, “Two words in, a picture set out”."""
     plan = plan_queries(queries, max_images)
     if not isinstance(test_share, Real) or not 0 <= test_share < 1:
         raise InputError(f'test_share is {test_share!r}: give a number from 0 up to, not including, 1')
@@ -217,7 +217,7 @@ def show_crawl(
 
     `found`: URLs of the search engine; `downloaded`: whole pictures that came, copies included; `kept`: pictures that
     are in their folder now. The sheet takes pictures from all classes in turn. Raises `InputError` where there is no
-    manifest. Lesson row 5.1."""
+    manifest. Lesson 5.1, “Two words in, a picture set out”."""
     df,folder = _load(manifest)
     here = df.file != ''
     if folder: here &= pd.Series([bool(o) and (folder/o).is_file() for o in df.file], index=df.index, dtype=bool)

@@ -23,7 +23,7 @@ def penalise(
     seen:Tensor, # Words that were there already, (n, words) of True and False
     penalty:float, # Above 1 makes them less likely, below 1 likelier
 ) -> Tensor: # (n, words)
-    "Divide the positive scores of seen words by `penalty`, multiply negative ones. Keskar and others, arXiv 1909.05858."
+    "Divide positive scores of seen words by `penalty`, multiply negative ones. Keskar and others, arXiv 1909.05858."
     scores,penalty = scores.double(),min(max(float(penalty), 1e-300), 1e300) # beyond these a product may be infinite
     return torch.where(seen, torch.where(scores > 0, scores/penalty, scores*penalty), scores)
 

@@ -468,7 +468,7 @@ def tensor_learner(
     saving the best) do not look; a fit that a callback ends has no last validation.
 
     Raises `InputError` before any training for shapes that do not fit, no rows, NaN, a loss that does not match y, and
-    wrong settings. For this the model is tried on a batch and left as it was, torch's random state too. Row 4.4."""
+    wrong settings. For this the model is tried on a batch and left as it was, torch's random state too. Lesson 4.4."""
     check_model(model)
     check_settings(loss_func, valid, lr, opt_func, validate_every)
     floats = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -69,8 +69,8 @@ def digit_scenes(
 
     Place, size (0.25 to 0.42 of the side), colour and background are random, the same for both classes. The writers of
     `test` are not in `train`. Returns the table of `read_boxes`. Written beside and then renamed: an interrupted call
-    leaves nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small or too large. Used in
-    lesson rows 5.1–5.7."""
+    leaves nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small or too large. For
+    lesson 5, “Seeing and compressing”."""
     dest = Path(dest)
     used = [str(dest/o) for o in ('train', 'test', 'boxes.csv') if (dest/o).exists()]
     if used: raise InputError(f"{used} exist already; remove them or choose another folder")

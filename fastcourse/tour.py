@@ -28,7 +28,7 @@ class Part:
 
 # %% ../nbs/11_tour.ipynb #f7c19784
 class _NextWord(nn.Module):
-    "An LSTM with 20 hidden values and a Linear, started from the seed of lesson row 4.4. (L, 6) to (L, 6)."
+    "An LSTM with 20 hidden values and a Linear, started from the seed of lesson 4.4. (L, 6) to (L, 6)."
     def __init__(self, seed:int):
         super().__init__()
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ class _NextWord(nn.Module):
     def forward(self, x): return self.linear(self.rnn(x)[0])
 
 def learner_part() -> Part:
-    "Train lesson row 4.4 as a `Learner`; its ten pairs of losses beside the published ones."
+    "Train the network of lesson 4.4 as a `Learner`; its ten pairs of losses beside the published ones."
     from fastcourse.data import next_token_pairs, number_words, one_hot, codes, published
     from fastcourse.learner import history, tensor_learner
     row = published('4.4')
@@ -52,7 +52,7 @@ def learner_part() -> Part:
     print(table.to_string(index=False, float_format='%.6f'))
     print(f"largest difference: {worst:.1e}")
     return Part('A raw torch module as a fastai Learner',
-                "An LSTM learns the next word of “one , two , three , four , five ,” (lesson row 4.4). One call of "
+                "An LSTM learns the next word of “one , two , three , four , five ,” (lesson 4.4). One call of "
                 "tensor_learner makes it a Learner; here are its losses beside those printed in the course notes.",
                 [table, f"Largest difference: {worst:.1e}."])
 

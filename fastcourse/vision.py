@@ -121,7 +121,7 @@ def folder_dls(
     with the reasons of `check_images`. All pictures become RGB as they look: transparency on white, 16 bits scaled by
     their values. Raises `InputError` for a missing folder, fewer than two classes, a class without a readable picture,
     a class in `valid` that is not in `train`, folders inside a class, a split without pictures of a class to train on,
-    or a batch larger than the training set. Lesson row 5.3."""
+    or a batch larger than the training set. Lesson 5.3, “A batch”."""
     path,size = _folder('path', path),_sides(size)
     if bs is not None: check_whole('bs', bs, 2)
     if (path/train).resolve() == (path/valid).resolve():
@@ -186,7 +186,7 @@ def cam_learner(
     `lrnr.model[0]` gives maps (N, nf, h, w), of a vision transformer its patch tokens; `lrnr.model[1]` turns them into
     (N, classes). With pretrained weights the body is frozen at first, as in fastai: `fine_tune` trains the head, then
     everything. Raises `InputError` for weights that cannot be had or do not fit, a stride that the body does not have,
-    a body without feature maps. Zhou and others, CVPR 2016; lesson row 5.6."""
+    a body without feature maps. Zhou and others, CVPR 2016; lesson 5.6, “A head that can be read”."""
     if stride is not None: check_whole('stride', stride)
     body,made = make_body(arch, pretrained, weights) if head is None else body_of(head)
     name = made['arch'] or 'this network'

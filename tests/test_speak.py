@@ -81,8 +81,8 @@ def test_a_tokenizer_that_sees_more_than_a_piece_has_no_plain_prompts(talker):
 
 
 settings_of = [dict(temperature=0), *(dict(seed=s, **kw) for s, kw in enumerate([
-    {}, dict(temperature=.5), dict(temperature=2), dict(top_k=3), dict(top_p=.6), dict(min_p=.2), dict(top_k=9, top_p=.9, min_p=.05, temperature=1.3)])),
-               dict(seed=2**64-1), dict(seed=np.int64(7))]
+    {}, dict(temperature=.5), dict(temperature=2), dict(top_k=3), dict(top_p=.6), dict(min_p=.2),
+    dict(top_k=9, top_p=.9, min_p=.05, temperature=1.3)])), dict(seed=2**64-1), dict(seed=np.int64(7))]
 
 
 @pytest.mark.parametrize("kw", settings_of, ids=str)
