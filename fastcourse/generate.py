@@ -493,7 +493,10 @@ def predict_words(
     decoder:Callable=decode_words, # From words of the vocabulary to words as they read
     only_last_word:bool=False, # From the second word on, look at the last word alone
 ) -> str: # `text` and the new words
-    "What `LMLearner.predict` of fastai says, each word read once."
+    """What `LMLearner.predict` of fastai says, drawn at random, each word read once; `torch.manual_seed` repeats it.
+
+    Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of unknown
+    words only, and for values out of range."""
     net,vocab = _net(lrnr),_vocab(lrnr)
     check_drawing(n_words, vocab, temperature)
     ids,unk,run = _encode(lrnr, text).to(net.weights.emb.device),vocab.index(UNK),_Run(net, 1)

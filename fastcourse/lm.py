@@ -172,21 +172,7 @@ class FastLMLearner(LMLearner):
         self.freeze()
         return self
 
-    def predict(self,
-        text:str, # What the words come after
-        n_words:int=1, # Words to add, up to a million
-        no_unk:bool=True, # Never say 'xxunk'
-        temperature:float=1., # Below 1 the likely words become likelier; 0 always takes the likeliest
-        min_p:float|None=None, # Words with a smaller probability are not drawn. (In `generate` it is relative)
-        no_bar:bool=False, # Without a progress bar
-        decoder:Callable=decode_words, # From words of the vocabulary to words as they read
-        only_last_word:bool=False, # From the second word on, look at the last word alone
-    ) -> str:
-        """`text` and the `n_words` words that come after, drawn at random; `torch.manual_seed` makes it repeatable.
-
-        Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of
-        unknown words only, and for values out of range."""
-        return predict_words(self, text, n_words, no_unk, temperature, min_p, no_bar, decoder, only_last_word)
+    predict = predict_words
 
 # %% ../nbs/06_lm.ipynb #e926fdff
 _rules = {name: getattr(fastai_text, name) for name in lm_rules}

@@ -559,9 +559,9 @@ import resource, sys, torch
 from fastcourse.cam import cams
 from fastai.vision.all import Learner, nn
 from fastcourse.bodies import ReadableNet, cam_head
-from fastcourse.vision import _bare_dls
+from fastcourse.vision import bare_dls
 about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None,
-vocab=[f"c{i}" for i in range(200)]) lrnr = Learner(_bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)),
+vocab=[f"c{i}" for i in range(200)]) lrnr = Learner(bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)),
 loss_func=nn.CrossEntropyLoss()) peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 cams(lrnr, torch.zeros(40, 3, 32, 32), bs=4, save=sys.argv[1])
 before = peak()

@@ -25,7 +25,7 @@ from common import machine, paired, table
 from fastcourse import cam
 from fastcourse.core import plain_bars
 from fastcourse.bodies import cam_head, make_body
-from fastcourse.vision import _bare_dls
+from fastcourse.vision import bare_dls
 
 plain_bars()
 quick = "--quick" in sys.argv
@@ -33,7 +33,7 @@ n_pairs, bs, side, n_classes = (1 if quick else 5), 32, 224, 10
 about = dict(resize=dict(kind="Resize", size=[side, side], method="crop", pad_mode="reflection"), warps=[],
              vocab=[f"class{i}" for i in range(n_classes)], normalize=[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 torch.manual_seed(0)
-lrnr = Learner(_bare_dls(about), nn.Sequential(make_body(resnet34, False)[0], cam_head(512, n_classes)),
+lrnr = Learner(bare_dls(about), nn.Sequential(make_body(resnet34, False)[0], cam_head(512, n_classes)),
                loss_func=nn.CrossEntropyLoss())
 device = default_device()
 model, x = lrnr.model.to(device).eval(), torch.randn(bs, 3, side, side, device=device)
