@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcourse.cam import CAMs, cams, gradcam
-from fastcourse.cam_metrics import (_area, _filled, _gaussian, _iou, _mask, _mean_interval, _rank, _share,
+from fastcourse.cam_metrics import (_area, _filler, _gaussian, _iou, _mask, _mean_interval, _rank, _share,
                                     deletion_insertion, energy_pointing_game, grid_pointing_game, max_box_acc,
                                     model_randomisation, pointing_game, road)
 from fastcourse.core import InputError
@@ -216,7 +216,7 @@ def test_pixels_are_filled_in_as_the_grad_cam_package_does(seed):
     rng = np.random.default_rng(seed)
     x, gone = torch.from_numpy(rng.random((3, 14, 14))).float(), rng.random((14, 14)) < (0.2, 0.5, 0.9)[seed]
     theirs = NoisyLinearImputer(noise=0.)(x, torch.from_numpy(~gone).long())
-    ours = _filled(x, gone, torch.zeros_like(x))
+    ours = _filler(gone)(x, torch.zeros_like(x))
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-3, atol=1e-3)
     assert torch.equal(ours[:, torch.from_numpy(~gone)], x[:, torch.from_numpy(~gone)])
 
