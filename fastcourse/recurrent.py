@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # %% ../nbs/04_recurrent.ipynb #b5142968
-def _turned(w, N): # (R, G, H) → (R, H, G)
-    # Below 400 products a matrix, torch's own loop is faster along H; above, a copy is faster.
-    return w.mT if N*w.shape[1]*w.shape[2] < 400 else w.mT.contiguous()
+def _factor(m, N): # of N rows, m (R, K, J) → the same numbers
+    # Below 400 products a matrix, torch's own loop runs, and it runs along K; above, MKL runs along J.
+    return m.mT.contiguous().mT if N*m.shape[1]*m.shape[2] < 400 else m.contiguous()
 
 def _weight_grad(d, hs): # (L, R, N, G), (L+1, R, N, H) → (R, G, H)
     return d.transpose(0, 1).flatten(1, 2).mT @ hs[:-1].transpose(0, 1).flatten(1, 2)
@@ -34,7 +34,7 @@ class _RNN:
         self.back = _steps(self.d[1:], self.d[:-1], self.slope[:-1])[::-1]
 
     def forward(self, z, h0, w):
-        act, wt = type(self).act, _turned(w, z.shape[2])
+        act, wt = type(self).act, _factor(w.mT, z.shape[2])
         self.w, self.hs[0], self.hs[1:] = w, h0, z
         for before,h in self.there: act(h.baddbmm_(before, wt))
         return self.hs[1:]
@@ -45,9 +45,9 @@ class _RNN:
         self.slopes(self.hs[1:])
         self.d.copy_(g)
         self.d[-1] *= self.slope[-1]
-        w = self.w
+        w = _factor(self.w, g.shape[2])
         for after,now,slope in self.back: now.baddbmm_(after, w).mul_(slope)
-        return self.d, self.d[0] @ w, _weight_grad(self.d, self.hs)
+        return self.d, self.d[0] @ self.w, _weight_grad(self.d, self.hs)
 
 class _ReluRNN(_RNN):
     act = torch.relu_
@@ -67,7 +67,7 @@ class _LSTM:
         self.back = _steps(*d_of, self.to_c, f, self.dh[1:], self.dh[:-1])[::-1]
 
     def forward(self, z, h0, w, c0):
-        self.w, self.hs[0], self.cs[0], wt = w, h0, c0, _turned(w, z.shape[2])
+        self.w, self.hs[0], self.cs[0], wt = w, h0, c0, _factor(w.mT, z.shape[2])
         self.z.copy_(z)
         for zt,i,f,gz,o,g,tc,h_before,c_before,h,c in self.there:
             zt.baddbmm_(h_before, wt)
@@ -78,7 +78,7 @@ class _LSTM:
         return self.hs[1:], self.cs[-1].clone()
 
     def backward(self, gh, gc):
-        (i, f, _, o), g, tc, w = self.gates, self.g, self.tc, self.w
+        (i, f, _, o), g, tc, w = self.gates, self.g, self.tc, _factor(self.w, gh.shape[2])
         # d becomes the gradient of z. Until its step comes it holds what dc (i, f, g) or dh (o) is multiplied with.
         d_i, d_f, d_g, d_o = self.d.unbind(-2)
         _sigmoid_grad(g, i, d_i)
@@ -110,7 +110,7 @@ class _GRU:
         self.back = _steps(self.d.flatten(-2), self.d, u, self.dh[1:], self.dh[1:].unsqueeze(-2), self.dh[:-1])[::-1]
 
     def forward(self, z, h0, w, b):
-        self.w, self.hs[0], wt, H = w, h0, _turned(w, z.shape[2]), h0.shape[2]
+        self.w, self.hs[0], wt, H = w, h0, _factor(w.mT, z.shape[2]), h0.shape[2]
         self.own.copy_(b[:,None])
         self.own[...,:2*H] += z[...,:2*H]
         self.n.copy_(z[...,2*H:])
@@ -122,7 +122,7 @@ class _GRU:
         return self.hs[1:]
 
     def backward(self, g):
-        (r, u, p), n, w, H = self.gates, self.n, self.w, self.n.shape[-1]
+        (r, u, p), n, w, H = self.gates, self.n, _factor(self.w, g.shape[2]), self.n.shape[-1]
         (d_r, d_u, d_n), to_n = self.d.unbind(-2), 1-u
         # d becomes the gradient of what the state gives. Until its step comes it holds what dh is multiplied with.
         _tanh_grad(to_n, n, to_n)

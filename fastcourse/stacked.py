@@ -102,8 +102,9 @@ def _linear(func, input, weight, bias=None):
     R, o, i = weight.shape
     shape = input.shape[1:-1] if isinstance(input, Starts) else input.shape[:-1]
     x = input.reshape(R, -1, i) if isinstance(input, Starts) else input.reshape(-1, i).expand(R, -1, i)
-    y = x @ weight.mT if bias is None else torch.baddbmm(bias[:,None], x, weight.mT)
-    return y.view(R, *shape, o)
+    # Rows at the end: a few outputs are computed and compared faster along memory.
+    y = weight @ x.mT if bias is None else torch.baddbmm(bias[...,None], weight, x.mT)
+    return y.mT.unflatten(1, shape) if shape else y[...,0]
 
 def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False,
                sparse=False):
