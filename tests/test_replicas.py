@@ -612,7 +612,7 @@ def test_show_replicas(make_model, x, y, hidden, classes):
     fig = show_replicas(res, x, rows=5, threshold=res.last.median(), labels="vwxyz")
     assert not plt.get_fignums()
     shown = [ax for ax in fig.axes if ax.images]
-    assert len(shown) == 7 and len(fig.axes) == 10
+    assert len(shown) == 7 and len(fig.axes) == 11    # ten places and the colour bar
     for ax, out, loss in zip(shown, res.outputs(x), res.last):
         picture = np.asarray(ax.images[0].get_array())
         assert picture.shape == (5, hidden+classes) and ax.images[0].get_clim() == (-1, 1)
