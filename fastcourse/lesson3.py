@@ -3,23 +3,23 @@
 # %% auto #0
 __all__ = ['exercises']
 
-# %% ../nbs/exercises/lesson3.ipynb #1b9256b3
+# %% ../nbs/exercises/lesson3.ipynb #ae2bb5dc
 import math, string
 import torch
-from torch import Tensor, nn
-from .data import codes, next_token_pairs
+from torch import nn
 from .exercises import Exercise
 
-# %% ../nbs/exercises/lesson3.ipynb #614d09f0
+# %% ../nbs/exercises/lesson3.ipynb #fea0f2f3
 def _tries(net, letters:str) -> str:
     "What is wrong with a network that shall say the next letter of `letters`, round and round; '' where nothing is."
     n = len(letters)
     if not isinstance(net, nn.Module): return "The answer must be a network (a torch module)."
     with torch.no_grad(): out = net(torch.arange(n))
-    if out.shape != (n, n): return f"For the {n} codes the network must give outputs of shape ({n}, {n}), not {tuple(out.shape)}."
+    if out.shape != (n, n): return f"For the {n} codes the outputs must have the shape ({n}, {n}), not {tuple(out.shape)}."
     P = out.softmax(1)[range(n), [*range(1, n), 0]]
     i = int(P.argmin())
-    return '' if P[i] > 0.5 else f"After {letters[i]} the right letter has P = {P[i]:.2f} only; it must have more than 0.5."
+    if P[i] > 0.5: return ''
+    return f"After {letters[i]} the right letter has P = {P[i]:.2f} only; it must have more than 0.5."
 
 def _corners(net) -> str:
     "Is `net` an Embedding(4,2)-Tanh-Linear(2,4) that is right for 'abcd', with a loss below 0.01?"
@@ -36,19 +36,19 @@ def _line_net(f) -> str:
         net = f(n)
         wrong = _tries(net, string.ascii_lowercase[:n])
         if wrong: return f"n = {n}: {wrong}"
-        if sum(p.numel() for p in net.parameters()) > 3*n: return f"n = {n}: the network has more than 3n parameters; only one node is allowed."
+        if sum(p.numel() for p in net.parameters()) > 3*n:
+            return f"n = {n}: the network has more than 3n parameters; only one node is allowed."
     return ''
 
 def _floor(f) -> str:
     "Does `f(text)` give the mean of -log(share of the next letter among all that follow this letter)?"
     if not callable(f): return "The answer must be a function of a text, without brackets: answer = floor."
-    for text, right in (('abcabcabc', 0.), ('acbc'*50 + 'a', math.log(2)/2), ('aab', math.log(2)), ('abacab', 3/5*math.log(3) - 2/5*math.log(2)),
-                        ('나는 나무를 나르는 나', None)):
-        if right is None:
-            after = {o: [b for a, b in zip(text, text[1:]) if a == o] for o in text[:-1]}
-            right = sum(-math.log(after[a].count(b)/len(after[a])) for a, b in zip(text, text[1:]))/(len(text)-1)
+    by_hand = {'abcabcabc': 0., 'acbc'*50 + 'a': math.log(2)/2, 'aab': math.log(2),
+               'abacab': 3/5*math.log(3) - 2/5*math.log(2), '나나가': math.log(2)}
+    for text, right in by_hand.items():
         got = float(f(text))
-        if not abs(got - right) < 1e-4: return f"For the text {text[:12]!r} your function gives {got:.4f}, which is {'too much' if got > right else 'too little'}."
+        if not abs(got - right) < 1e-4:
+            return f"For the text {text[:12]!r} your function gives {got:.4f}, which is too {'large' if got > right else 'small'}."
     return ''
 
 _groups = [{'개', '고양이', '소'}, {'밥', '고기', '풀'}, {'먹는다', '찾는다'}]
@@ -60,7 +60,8 @@ def _neighbours(nearest) -> str:
         for word in sorted(group):
             if word not in nearest: return f"The word {word!r} is missing in your dict."
             if nearest[word] == word: return f"The nearest word of {word!r} must be another word."
-            if nearest[word] not in group: return f"The nearest word of {word!r} is {nearest[word]!r} in your dict, which has another job."
+            if nearest[word] not in group:
+                return f"The nearest word of {word!r} is {nearest[word]!r} in your dict, which has another job."
     return ''
 
 def _most(answer) -> str:
@@ -68,179 +69,344 @@ def _most(answer) -> str:
     if isinstance(answer, bool) or not isinstance(answer, (int, float)): return "The answer must be a number of starts."
     return '' if 16 <= answer <= 25 else "25 starts of this network give another number."
 
-# %% ../nbs/exercises/lesson3.ipynb #c09bf056
+# %% ../nbs/exercises/lesson3.ipynb #cfc94183
 exercises = [
     Exercise('3.1', stars=1,
-        question="How many parameters does each of the four networks of this lesson have? Count by hand: \"abc\" with one node and with two "
-                 "nodes, then \"abcd\" with one node and with two. Give four numbers. (`count_parameters` may check your count.)",
+        question='How many parameters does each of the four networks of this lesson have? Count by hand: "abc" '
+                 'with one node and with two nodes, then "abcd" with one node and with two. Give four numbers. '
+                 "(`count_parameters` may check your count.)",
         starter="answer = ...   # for example [1, 2, 3, 4]",
         solution="answer = [3*1 + 1*3 + 3, 3*2 + 2*3 + 3, 4*1 + 1*4 + 4, 4*2 + 2*4 + 4]",
-        right=[9, 15, 12, 20], tol=1e-6,
-        hints=("Embedding(V, m) is a table with V rows and m columns.", "Do not forget that the Linear layer has one bias for each output."),
-        wrong={"answer = [6, 12, 8, 16]": "forgets the biases", "answer = [6, 9, 8, 12]": "forgets the embedding",
+        right=[9, 15, 12, 20],
+        tol=1e-06,
+        hints=("Embedding(V, m) is a table with V rows and m columns.",
+               "Do not forget that the Linear layer has one bias for each output."),
+        wrong={"answer = [6, 12, 8, 16]": "forgets the biases",
+               "answer = [6, 9, 8, 12]": "forgets the embedding",
                "answer = [12, 18, 16, 24]": "gives the embedding a bias too"}),
     Exercise('3.2', stars=1,
-        question="A network gives the right letter P = 0.8 after `a`, P = 0.5 after `b` and P = 0.1 after `c`. Each letter comes equally often. "
-                 "What is the cross entropy?",
-        starter="import math\nanswer = ...",
-        solution="import math\nanswer = -(math.log(0.8) + math.log(0.5) + math.log(0.1))/3",
-        right=-math.log(0.8*0.5*0.1)/3,
-        hints=("Take -log P of each letter first.", "The loss is the mean over the three letters, with the natural logarithm."),
-        wrong={"import math\nanswer = -math.log((0.8+0.5+0.1)/3)": "takes the mean before the logarithm",
-               "import math\nanswer = -math.log(0.8*0.5*0.1)": "the sum, not the mean",
+        question="A network gives the right letter P = 0.8 after `a`, P = 0.5 after `b` and P = 0.1 after `c`. "
+                 "Each letter comes equally often. What is the cross entropy?",
+        starter='''\
+import math
+answer = ...''',
+        solution='''\
+import math
+answer = -(math.log(0.8) + math.log(0.5) + math.log(0.1))/3''',
+        right=-math.log(0.8 * 0.5 * 0.1) / 3,
+        hints=("Take -log P of each letter first.",
+               "The loss is the mean over the three letters, with the natural logarithm."),
+        wrong={'''\
+import math
+answer = -math.log((0.8+0.5+0.1)/3)''': "takes the mean before the logarithm",
+               '''\
+import math
+answer = -math.log(0.8*0.5*0.1)''': "the sum, not the mean",
                "answer = (0.8+0.5+0.1)/3": "the mean probability",
-               "import math\nanswer = -math.log2(0.8*0.5*0.1)/3": "logarithm with base 2"}),
+               '''\
+import math
+answer = -math.log2(0.8*0.5*0.1)/3''': "logarithm with base 2"}),
     Exercise('3.3', stars=2,
-        question="Leave out the bias of the last layer: Embedding(3,1)-Tanh-Linear(1,3, bias=False). Look at all $h$ from -1 to 1, but not at "
-                 "$h = 0$ itself. How many different letters can win (have the largest output) at some place, at the most? Think first; "
-                 "then the starter lets you see it for random weights.",
-        starter="import torch\nh = torch.linspace(-1, 1, 200)[:, None]      # 200 places, none of them exactly 0\n"
-                "W = torch.randn(3, 1)                         # try this several times\n"
-                "winners = (h @ W.T).argmax(1)\nprint('winners from left to right:', winners.unique_consecutive().tolist())\nanswer = ...",
+        question="Leave out the bias of the last layer: Embedding(3,1)-Tanh-Linear(1,3, bias=False). Look at all "
+                 "$h$ from -1 to 1, but not at $h = 0$ itself. How many different letters can win (have the "
+                 "largest output) at some place, at the most? Think first; then the starter lets you see it for "
+                 "random weights.",
+        starter='''\
+import torch
+h = torch.linspace(-1, 1, 200)[:, None]      # 200 places, none of them exactly 0
+W = torch.randn(3, 1)                         # try this several times
+winners = (h @ W.T).argmax(1)
+print('winners from left to right:', winners.unique_consecutive().tolist())
+answer = ...''',
         solution="answer = 2   # left of 0 the smallest slope wins everywhere, right of 0 the largest",
-        right=2, tol=1e-6,
+        right=2,
+        tol=1e-06,
         hints=("Without a bias all three lines out = w·h go through one point. Which one?",
                "Right of 0 the line with the largest slope is the highest, at every place. And left of 0?"),
-        wrong={"answer = 3": "as with biases", "answer = 1": "forgets that the other side has another winner"}),
+        wrong={"answer = 3": "as with biases",
+               "answer = 1": "forgets that the other side has another winner"}),
     Exercise('3.4', stars=2,
-        question="Set the weights by hand: give a network Embedding(4,2)-Tanh-Linear(2,4) that is right for \"abcd\" with a loss below 0.01, "
-                 "without any training.",
-        starter="import torch\nfrom torch import nn\nnet_hand = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))\n"
-                "E_hand = [[..., ...], [..., ...], [..., ...], [..., ...]]   # the places of a, b, c, d before tanh\n"
-                "W_hand = [[..., ...], [..., ...], [..., ...], [..., ...]]   # one row for each output: a, b, c, d\n"
-                "b_hand = [0, 0, 0, 0]\n"
-                "# answer = set_weights(net_hand, E_hand, W_hand, b_hand)    # use this line when your tables are ready\nanswer = ...",
-        solution="import torch\nfrom torch import nn\nnet_hand = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))\n"
-                 "E_hand = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])   # a, b, c, d in the four corners\n"
-                 "W_hand = 4*E_hand.sign()[[3, 0, 1, 2]]                         # out_b points to the corner of a, out_c to that of b, ...\n"
-                 "answer = set_weights(net_hand, E_hand, W_hand, [0, 0, 0, 0])",
+        question="Set the weights by hand: give a network Embedding(4,2)-Tanh-Linear(2,4) that is right for "
+                 '"abcd" with a loss below 0.01, without any training.',
+        starter='''\
+import torch
+from torch import nn
+net_hand = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))
+E_hand = [[..., ...], [..., ...], [..., ...], [..., ...]]   # the places of a, b, c, d before tanh
+W_hand = [[..., ...], [..., ...], [..., ...], [..., ...]]   # one row for each output: a, b, c, d
+b_hand = [0, 0, 0, 0]
+# answer = set_weights(net_hand, E_hand, W_hand, b_hand)    # use this line when your tables are ready
+answer = ...''',
+        solution='''\
+import torch
+from torch import nn
+net_hand = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))
+E_hand = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])   # a, b, c, d in the four corners
+W_hand = 4*E_hand.sign()[[3, 0, 1, 2]]                      # out_b points to the corner of a, out_c to that of b, ...
+answer = set_weights(net_hand, E_hand, W_hand, [0, 0, 0, 0])''',
         right=_corners,
         hints=("Put each letter into a corner of its own; tanh(3) is nearly 1.",
-               "out_b must be large where a stands: let the row of W for b point to the corner of a. Long rows make sure answers."),
-        wrong={"import torch\nfrom torch import nn\nanswer = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))": "not trained, not set",
-               "import torch\nfrom torch import nn\nE = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])\n"
-               "answer = set_weights(nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4)), E, 4*E.sign(), [0]*4)": "says the letter itself, not the next",
-               "import torch\nfrom torch import nn\nE = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])\n"
-               "answer = set_weights(nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4)), E, E.sign()[[3, 0, 1, 2]], [0]*4)": "right, but not sure",
-               "import torch\nfrom torch import nn\nE = torch.tensor([[9.], [-9], [0], [1]])\nanswer = E": "no network"}),
+               "out_b must be large where a stands: let the row of W for b point to the corner of a. Long rows "
+               "make sure answers."),
+        wrong={'''\
+import torch
+from torch import nn
+answer = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))''': "not trained, not set",
+               '''\
+import torch
+from torch import nn
+E = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])
+net = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))
+answer = set_weights(net, E, 4*E.sign(), [0]*4)''': "says the letter itself, not the next",
+               '''\
+import torch
+from torch import nn
+E = torch.tensor([[3., 3], [-3, 3], [-3, -3], [3, -3]])
+net = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4))
+answer = set_weights(net, E, E.sign()[[3, 0, 1, 2]], [0]*4)''': "right, but not sure",
+               '''\
+import torch
+from torch import nn
+E = torch.tensor([[9.], [-9], [0], [1]])
+answer = E''': "no network"}),
     Exercise('3.5', stars=2,
-        question="In the text `acbcacbc…` the letters `a` and `b` have the same job: `c` follows both. After `c` comes `a` or `b`, each half of "
-                 "the time. Train a network with two nodes on it and look at the codes $h$ of `a` and `b`. Then answer: which loss can no network "
-                 "that sees one letter only go below, however long the text is? Give the number.",
-        starter="text_acbc = letters('acbc', 100)\npairs_acbc = next_token_pairs(text_acbc)\n"
-                "x_acbc, y_acbc = codes(pairs_acbc.x), codes(pairs_acbc.y)\n# train a network, print its h and its loss\nanswer = ...",
-        solution="import math\nanswer = (0 + math.log(2))/2   # a and b cost nothing; c costs log 2; each is half of the text",
-        right=math.log(2)/2, tol=2e-3,
-        hints=("After a and after b the network can be sure. What does each of these pairs add to the loss at least?",
-               "After c the best that it can say is one half for a and one half for b. How many of all pairs begin with c?"),
-        wrong={"answer = 0.": "as if the next letter were known", "import math\nanswer = math.log(2)": "forgets that only half of the pairs begin with c",
-               "import math\nanswer = math.log(3)/2": "three letters"}),
+        question="In the text `acbcacbc…` the letters `a` and `b` have the same job: `c` follows both. After `c` "
+                 "comes `a` or `b`, each half of the time. Train a network with two nodes on it and look at the "
+                 "codes $h$ of `a` and `b`. Then answer: which loss can no network that sees one letter only go "
+                 "below, however long the text is? Give the number.",
+        starter='''\
+text_acbc = letters('acbc', 100)
+pairs_acbc = next_token_pairs(text_acbc)
+x_acbc, y_acbc = codes(pairs_acbc.x), codes(pairs_acbc.y)
+# train a network, print its h and its loss
+answer = ...''',
+        solution='''\
+import math
+answer = (0 + math.log(2))/2   # a and b cost nothing; c costs log 2; each is half of the text''',
+        right=math.log(2) / 2,
+        tol=0.002,
+        hints=("After a and after b the network can be sure. What does each of these pairs add to the loss at "
+               "least?",
+               "After c the best that it can say is one half for a and one half for b. How many of all pairs "
+               "begin with c?"),
+        wrong={"answer = 0.": "as if the next letter were known",
+               '''\
+import math
+answer = math.log(2)''': "forgets that only half of the pairs begin with c",
+               '''\
+import math
+answer = math.log(3)/2''': "three letters"}),
     Exercise('3.6', stars=2,
-        question="Leave out tanh: Embedding(4,1)-Linear(1,4). Train 25 starts on \"abcd\" for 50 epochs, as in 3.7 (learning rate 0.1, same "
-                 "threshold). How many of the 25 succeed? Before you run: more or fewer than with tanh? What is tanh good for, then?",
-        starter="settings_no_tanh = {'1 node, no tanh': ...}   # a function that builds the network\n"
-                "# compare_replicas(settings_no_tanh, x4, y4, ...)\nanswer = ...",
-        solution="import math\nfrom torch import nn\npairs = next_token_pairs(letters('abcd', 100))\n"
-                 "table = compare_replicas({'no tanh': lambda: nn.Sequential(nn.Embedding(4, 1), nn.Linear(1, 4))}, codes(pairs.x), codes(pairs.y),\n"
-                 "                         nn.CrossEntropyLoss(), math.log(2)/4, n=25, epochs=50, lr=0.1)\nanswer = int(table.ok.iloc[0])",
+        question='Leave out tanh: Embedding(4,1)-Linear(1,4). Train 25 starts on "abcd" for 50 epochs, as in 3.7 '
+                 "(learning rate 0.1, same threshold). How many of the 25 succeed? Before you run: more or fewer "
+                 "than with tanh? What is tanh good for, then?",
+        starter='''\
+settings_no_tanh = {'1 node, no tanh': ...}   # a function that builds the network
+# compare_replicas(settings_no_tanh, x4, y4, ...)
+answer = ...''',
+        solution='''\
+import math
+from torch import nn
+pairs = next_token_pairs(letters('abcd', 100))
+def no_tanh(): return nn.Sequential(nn.Embedding(4, 1), nn.Linear(1, 4))
+table = compare_replicas({'no tanh': no_tanh}, codes(pairs.x), codes(pairs.y), nn.CrossEntropyLoss(), math.log(2)/4,
+                         n=25, epochs=50, lr=0.1, progress=False)
+answer = int(table.ok.iloc[0])''',
         right=_most,
-        hints=("The whole call is: compare_replicas(settings_no_tanh, x4, y4, nn.CrossEntropyLoss(), threshold, n=25, epochs=50, lr=0.1)",
+        hints=("The whole call is: compare_replicas(settings_no_tanh, x4, y4, nn.CrossEntropyLoss(), threshold, "
+               "n=25, epochs=50, lr=0.1)",
                "The function has no input: lambda: nn.Sequential(...). The column ok of the table has the number."),
-        wrong={"answer = 0": "the number with tanh", "answer = 10": "a guess in the middle", "answer = 30": "more than 25"}),
+        wrong={"answer = 0": "the number with tanh",
+               "answer = 10": "a guess in the middle",
+               "answer = 30": "more than 25"}),
     Exercise('3.7', stars=3,
-        question="One node can hold *any* number of letters. Write a function `line_net(n)` that returns a network "
-                 "Embedding(n,1)-Tanh-Linear(1,n), with weights set by hand, so that after letter number k the letter number k+1 has more than one "
-                 "half, and after the last letter the first one. It must work for n = 2 to 10.",
-        starter="import torch\nfrom torch import nn\ndef line_net(n):\n    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))\n"
-                "    ...   # places c for the letters (E = atanh(c) puts a letter at h = c), then slopes and biases of the n lines\n    return net\nanswer = ...   # line_net, when it is ready",
-        solution="import torch\nfrom torch import nn\ndef line_net(n):\n"
-                 "    c = torch.linspace(-0.9, 0.9, n)            # places h of the letters\n"
-                 "    scale = 4*n**2                              # steep lines: the winner is sure\n"
-                 "    here = c.roll(1)                            # the output of letter k must win where letter k-1 stands\n"
-                 "    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))\n"
-                 "    return set_weights(net, c.atanh()[:, None], (2*scale*here)[:, None], -scale*here**2)\nanswer = line_net",
+        question="One node can hold *any* number of letters. Write a function `line_net(n)` that returns a "
+                 "network Embedding(n,1)-Tanh-Linear(1,n), with weights set by hand, so that after letter number "
+                 "k the letter number k+1 has more than one half, and after the last letter the first one. It "
+                 "must work for n = 2 to 10.",
+        starter='''\
+import torch
+from torch import nn
+def line_net(n):
+    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))
+    ...   # places c for the letters (E = atanh(c) puts a letter at h = c), then slopes and biases of the n lines
+    return net
+answer = ...   # line_net, when it is ready''',
+        solution='''\
+import torch
+from torch import nn
+def line_net(n):
+    c = torch.linspace(-0.9, 0.9, n)            # places h of the letters
+    scale = 4*n**2                              # steep lines: the winner is sure
+    here = c.roll(1)                            # the output of letter k must win where letter k-1 stands
+    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))
+    return set_weights(net, c.atanh()[:, None], (2*scale*here)[:, None], -scale*here**2)
+answer = line_net''',
         right=_line_net,
-        hints=("Put the letters at equal distances from -0.9 to 0.9. Each output is a straight line over h; the highest wins. Which lines "
-               "are the highest near one place only?",
-               "Tangents of the parabola h² do it: the tangent at c is 2·c·h - c². At h = c it is above all others. A large factor makes the "
-               "winner sure."),
-        wrong={"from torch import nn\nanswer = lambda n: nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))": "weights not set",
-               "import torch\nfrom torch import nn\ndef f(n):\n    c = torch.linspace(-0.9, 0.9, n)\n"
-               "    return set_weights(nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n)), c.atanh()[:, None], (2*c.roll(1))[:, None], -c.roll(1)**2)\n"
-               "answer = f": "right lines, but not steep enough",
-               "import torch\nfrom torch import nn\ndef f(n):\n    c = torch.linspace(-0.9, 0.9, n)\n"
-               "    return set_weights(nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n)), c.atanh()[:, None], (800*c)[:, None], -400*c**2)\n"
-               "answer = f": "says the letter itself",
-               "from torch import nn\ndef f(n): return nn.Sequential(nn.Embedding(n, n), nn.Linear(n, n))\nanswer = f": "n nodes"}),
+        hints=("Put the letters at equal distances from -0.9 to 0.9. Each output is a straight line over h; the "
+               "highest wins. Which lines are the highest near one place only?",
+               "Tangents of the parabola h² do it: the tangent at c is 2·c·h - c². At h = c it is above all "
+               "others. A large factor makes the winner sure."),
+        wrong={'''\
+from torch import nn
+answer = lambda n: nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))''': "weights not set",
+               '''\
+import torch
+from torch import nn
+def f(n):
+    c = torch.linspace(-0.9, 0.9, n)
+    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))
+    return set_weights(net, c.atanh()[:, None], (2*c.roll(1))[:, None], -c.roll(1)**2)
+answer = f''': "right lines, but not steep enough",
+               '''\
+import torch
+from torch import nn
+def f(n):
+    c = torch.linspace(-0.9, 0.9, n)
+    net = nn.Sequential(nn.Embedding(n, 1), nn.Tanh(), nn.Linear(1, n))
+    return set_weights(net, c.atanh()[:, None], (800*c)[:, None], -400*c**2)
+answer = f''': "says the letter itself",
+               '''\
+from torch import nn
+def f(n): return nn.Sequential(nn.Embedding(n, n), nn.Linear(n, n))
+answer = f''': "n nodes"}),
     Exercise('3.8', stars=3,
-        question="Write a function `floor(text)` that counts letter pairs and returns the loss that no network can go below if it sees one letter "
-                 "only: the mean of $-\\log$ (share of this next letter among all letters that follow this letter). `text` is a string. "
-                 "`floor('abcabc')` is 0.",
-        starter="import math\nfrom collections import Counter\ndef floor(text):\n    pairs = list(zip(text, text[1:]))\n    ...   # Counter(pairs)['a', 'b'] is how often the pair ab comes\n"
-                "answer = ...   # floor, when it is ready",
-        solution="import math\nfrom collections import Counter\ndef floor(text):\n    pairs = list(zip(text, text[1:]))\n    both, first = Counter(pairs), Counter(a for a, b in pairs)\n"
-                 "    return -sum(math.log(both[a, b]/first[a]) for a, b in pairs)/len(pairs)\nanswer = floor",
+        question="Write a function `floor(text)` that counts letter pairs and returns the loss that no network "
+                 "can go below if it sees one letter only: the mean of $-\\log$ (share of this next letter among "
+                 "all letters that follow this letter). `text` is a string. `floor('abcabc')` is 0.",
+        starter='''\
+import math
+from collections import Counter
+def floor(text):
+    pairs = list(zip(text, text[1:]))
+    ...   # Counter(pairs)['a', 'b'] is how often the pair ab comes
+answer = ...   # floor, when it is ready''',
+        solution='''\
+import math
+from collections import Counter
+def floor(text):
+    pairs = list(zip(text, text[1:]))
+    both, first = Counter(pairs), Counter(a for a, b in pairs)
+    return -sum(math.log(both[a, b]/first[a]) for a, b in pairs)/len(pairs)
+answer = floor''',
         right=_floor,
-        hints=("Count the pairs, and count how often each letter is the first of a pair. The share is one count divided by the other.",
+        hints=("Count the pairs, and count how often each letter is the first of a pair. The share is one count "
+               "divided by the other.",
                "The mean goes over all pairs of the text, so a pair that comes ten times counts ten times."),
-        wrong={"import math\nfrom collections import Counter\ndef floor(text):\n    n = Counter(text)\n    return -sum(math.log(n[o]/len(text)) for o in text)/len(text)\nanswer = floor":
-                   "counts single letters",
-               "import math\nfrom collections import Counter\ndef floor(text):\n    pairs = list(zip(text, text[1:])); both = Counter(pairs); first = Counter(a for a, b in pairs)\n"
-               "    return -sum(math.log(both[p]/first[p[0]]) for p in both)/len(both)\nanswer = floor": "each different pair once",
-               "import math\nfrom collections import Counter\ndef floor(text):\n    pairs = list(zip(text, text[1:])); both = Counter(pairs); first = Counter(text)\n"
-               "    return -sum(math.log(both[p]/first[p[0]]) for p in pairs)/len(pairs)\nanswer = floor": "the last letter is no first of a pair",
-               "import math\nfrom collections import Counter\ndef floor(text):\n    pairs = list(zip(text, text[1:])); both = Counter(pairs)\n"
-               "    return -sum(math.log(both[p]/len(pairs)) for p in pairs)/len(pairs)\nanswer = floor": "share of the pair among all pairs"}),
+        wrong={'''\
+import math
+from collections import Counter
+def floor(text):
+    n = Counter(text)
+    return -sum(math.log(n[o]/len(text)) for o in text)/len(text)
+answer = floor''': "counts single letters",
+               '''\
+import math
+from collections import Counter
+def floor(text):
+    pairs = list(zip(text, text[1:])); both = Counter(pairs); first = Counter(a for a, b in pairs)
+    return -sum(math.log(both[p]/first[p[0]]) for p in both)/len(both)
+answer = floor''': "each different pair once",
+               '''\
+import math
+from collections import Counter
+def floor(text):
+    pairs = list(zip(text, text[1:])); both = Counter(pairs); first = Counter(text)
+    return -sum(math.log(both[p]/first[p[0]]) for p in pairs)/len(pairs)
+answer = floor''': "the last letter is no first of a pair",
+               '''\
+import math
+from collections import Counter
+def floor(text):
+    pairs = list(zip(text, text[1:])); both = Counter(pairs)
+    return -sum(math.log(both[p]/len(pairs)) for p in pairs)/len(pairs)
+answer = floor''': "share of the pair among all pairs"}),
     Exercise('3.9', stars=3,
-        question="Now *words* are the letters. The starter makes a small Korean text: an animal (개 dog, 고양이 cat, 소 cow), 가, a food (밥 rice, "
-                 "고기 meat, 풀 grass), 를, a verb (먹는다 eats, 찾는다 looks for), and a full stop. Train a network with two nodes on it and find the "
-                 "nearest neighbour, by the distance of $h$, of each word. Give a dict: word → nearest word.",
-        starter="text_words = [w for animal in ('개', '고양이', '소') for food in ('밥', '고기', '풀') for verb in ('먹는다', '찾는다')\n"
-                "              for w in (animal, '가', food, '를', verb, '.')]*5\n"
-                "pairs_words = next_token_pairs(text_words)\nvocab_words = vocabulary(text_words)\n# train, take h, find the nearest neighbours\nanswer = ...",
-        solution="import torch\nfrom torch import nn\n"
-                 "text_words = [w for animal in ('개', '고양이', '소') for food in ('밥', '고기', '풀') for verb in ('먹는다', '찾는다')\n"
-                 "              for w in (animal, '가', food, '를', verb, '.')]*5\n"
-                 "pairs_words = next_token_pairs(text_words)\nvocab_words = vocabulary(text_words)\nx, y = codes(pairs_words.x), codes(pairs_words.y)\n"
-                 "torch.manual_seed(43052)\nnet_words = nn.Sequential(nn.Embedding(len(vocab_words), 2), nn.Tanh(), nn.Linear(2, len(vocab_words)))\n"
-                 "opt = torch.optim.Adam(net_words.parameters(), lr=0.05)\n"
-                 "for epoch in range(500):\n    loss = nn.functional.cross_entropy(net_words(x), y)\n    loss.backward()\n    opt.step()\n    opt.zero_grad()\n"
-                 "h = net_words[0].weight.detach().tanh()\ndistance = torch.cdist(h, h).fill_diagonal_(9)\n"
-                 "answer = {word: vocab_words[i] for word, i in zip(vocab_words, distance.argmin(1).tolist())}",
+        question="Now *words* are the letters. The starter makes a small Korean text: an animal (개 dog, 고양이 cat, "
+                 "소 cow), 가, a food (밥 rice, 고기 meat, 풀 grass), 를, a verb (먹는다 eats, 찾는다 looks for), and a full "
+                 "stop. Train a network with two nodes on it and find the nearest neighbour, by the distance of "
+                 "$h$, of each word. Give a dict: word → nearest word.",
+        starter='''\
+text_words = [w for animal in ('개', '고양이', '소') for food in ('밥', '고기', '풀') for verb in ('먹는다', '찾는다')
+              for w in (animal, '가', food, '를', verb, '.')]*5
+pairs_words = next_token_pairs(text_words)
+vocab_words = vocabulary(text_words)
+# train, take h, find the nearest neighbours
+answer = ...''',
+        solution='''\
+import torch
+from torch import nn
+text_words = [w for animal in ('개', '고양이', '소') for food in ('밥', '고기', '풀') for verb in ('먹는다', '찾는다')
+              for w in (animal, '가', food, '를', verb, '.')]*5
+pairs_words = next_token_pairs(text_words)
+vocab_words = vocabulary(text_words)
+x, y = codes(pairs_words.x), codes(pairs_words.y)
+torch.manual_seed(43052)
+net_words = nn.Sequential(nn.Embedding(len(vocab_words), 2), nn.Tanh(), nn.Linear(2, len(vocab_words)))
+opt = torch.optim.Adam(net_words.parameters(), lr=0.05)
+for epoch in range(500):
+    loss = nn.functional.cross_entropy(net_words(x), y)
+    loss.backward()
+    opt.step()
+    opt.zero_grad()
+h = net_words[0].weight.detach().tanh()
+distance = torch.cdist(h, h).fill_diagonal_(9)
+answer = {word: vocab_words[i] for word, i in zip(vocab_words, distance.argmin(1).tolist())}''',
         right=_neighbours,
-        hints=("Take the code of section 3.8: torch.cdist gives all distances, and fill_diagonal_ makes sure that no word is its own neighbour.",
+        hints=("Take the code of section 3.8: torch.cdist gives all distances, and fill_diagonal_ makes sure that"
+               " no word is its own neighbour.",
                "Train longer (500 epochs): words that are followed by the same words need time to come together."),
-        wrong={"answer = {'개': '고양이', '고양이': '개', '소': '풀', '밥': '고기', '고기': '밥', '풀': '소', '먹는다': '찾는다', '찾는다': '먹는다'}": "cow and grass",
-               "answer = {o: o for o in ('개', '고양이', '소', '밥', '고기', '풀', '먹는다', '찾는다')}": "each word is its own neighbour",
+        wrong={'''\
+answer = {'개': '고양이', '고양이': '개', '소': '풀', '밥': '고기', '고기': '밥', '풀': '소',
+          '먹는다': '찾는다', '찾는다': '먹는다'}''': "cow and grass",
+               '''\
+answer = {o: o for o in ('개', '고양이', '소', '밥', '고기', '풀', '먹는다', '찾는다')}''': "each word is its own neighbour",
                "answer = {'개': '고양이', '고양이': '개', '소': '개'}": "only the animals",
                "answer = ['고양이', '개']": "no dict"}),
     Exercise('3.10', stars=1,
-        question="Two numbers are both printed as `0.1234`, with four digits after the point. How far apart can they be at the most?",
+        question="Two numbers are both printed as `0.1234`, with four digits after the point. How far apart can "
+                 "they be at the most?",
         starter="answer = ...",
         solution="answer = 0.12345 - 0.12335",
-        right=1e-4, tol=1e-6,
-        hints=("From which number on does torch print 0.1234, and up to which?", "The numbers from 0.12335 to 0.12345 are rounded to 0.1234."),
-        wrong={"answer = 0.00005": "half of the interval", "answer = 0.001": "a digit too large", "answer = 0": "the same number"}),
+        right=0.0001,
+        tol=1e-06,
+        hints=("From which number on does torch print 0.1234, and up to which?",
+               "The numbers from 0.12335 to 0.12345 are rounded to 0.1234."),
+        wrong={"answer = 0.00005": "half of the interval",
+               "answer = 0.001": "a digit too large",
+               "answer = 0": "the same number"}),
     Exercise('3.11', stars=1,
         question="Quiz. Which of these statements are true? Give all their letters, as in `'a, b'`.",
-        choices={'a': "An embedding layer can do something that a linear layer without bias on one-hot codes cannot do.",
+        choices={'a': "An embedding layer can do something that a linear layer without bias on one-hot codes "
+                      "cannot do.",
                  'b': "In 3.2 the network says `b` after `a` because the bias of `b` is the largest of the three.",
                  'c': "If 25 of 25 starts succeed, every start will.",
                  'd': "The distance between two one-hot codes tells how alike the letters are.",
                  'e': "Two tensors that are printed alike can be different.",
                  'f': "The codes a = 0, b = 1, c = 2 say that c is larger than a."},
-        right={'b', 'e'}, starter="answer = ...   # for example 'a, b'",
-        hints=("Two of the six are true.", "At h = 0 no slope counts. And read the first lines of 3.9 again."),
-        wrong={"answer = 'a'": "the same function, only faster", "answer = 'b, c, e'": "an interval reaches down to 0.87",
-               "answer = 'b, d, e'": "always √2", "answer = 'e'": "one is missing", "answer = 'b, e, f'": "the codes are names"}),
+        right={'b', 'e'},
+        starter="answer = ...   # for example 'a, b'",
+        hints=("Two of the six are true.",
+               "At h = 0 no slope counts. And read the first lines of 3.9 again."),
+        wrong={"answer = 'a'": "the same function, only faster",
+               "answer = 'b, c, e'": "an interval reaches down to 0.87",
+               "answer = 'b, d, e'": "always √2",
+               "answer = 'e'": "one is missing",
+               "answer = 'b, e, f'": "the codes are names"}),
     Exercise('3.12', stars=2,
-        question="Quiz. A network with one node fails on \"abcdef\" in 25 of 25 starts, after 200 epochs. What follows?",
+        question='Quiz. A network with one node fails on "abcdef" in 25 of 25 starts, after 200 epochs. What '
+                 "follows?",
         choices={'a': "One node cannot hold six letters.",
-                 'b': "Training from a random start does not find a good network in 200 epochs, though one may exist.",
+                 'b': "Training from a random start does not find a good network in 200 epochs, though one may "
+                      "exist.",
                  'c': "The learning rate was too small.",
                  'd': "The text was too short."},
-        right='b', starter="answer = ...   # one letter",
+        right='b',
+        starter="answer = ...   # one letter",
         hints=("Compare the network of 3.5, whose weights were chosen by hand, with the 25 starts of 3.7.",
-               "That a network can fit and that training finds it are two different things. Exercise 3.7 is about the first."),
-        wrong={"answer = 'a'": "exercise 3.7 builds one", "answer = 'c'": "not tested", "answer = 'd'": "more copies of the same pairs change nothing"}),
+               "That a network can fit and that training finds it are two different things. Exercise 3.7 is about"
+               " the first."),
+        wrong={"answer = 'a'": "exercise 3.7 builds one",
+               "answer = 'c'": "not tested",
+               "answer = 'd'": "more copies of the same pairs change nothing"}),
 ]
