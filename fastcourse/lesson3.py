@@ -71,7 +71,7 @@ def _most(answer) -> str:
     if number.size != 1: return "The answer must be one number of starts."
     return '' if 16 <= number.item() <= 25 else "25 starts of this network give another number."
 
-# %% ../nbs/exercises/lesson3.ipynb #6305d0d5
+# %% ../nbs/exercises/lesson3.ipynb #6a542e98
 exercises = [
     Exercise('3.1', stars=1,
         question='How many parameters does each of the four networks of this lesson have? Count by hand: "abc" '
@@ -172,8 +172,8 @@ from torch import nn
 E = torch.tensor([[9.], [-9], [0], [1]])
 answer = E''': "no network"}),
     Exercise('3.5', stars=2,
-        question="In the text `acbcacbc…` the letters `a` and `b` have the same job: `c` follows both. After `c` comes `a` "
-                 "or `b`, each half of the time. Train a network with two nodes on it, and look at its $P$ after each "
+        question="In the text `acbcacbc…` the letters `a` and `b` have the same job: `c` follows both. After `c` comes "
+                 "`a` or `b`, each half of the time. Train a network with two nodes on it, and look at its $P$ after each "
                  "letter. Then think: which loss can no network that sees one letter only go below, however long it "
                  "trains? Give this number (the loss of your network is a little above it).",
         starter='''\
