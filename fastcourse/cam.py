@@ -34,7 +34,8 @@ class CAMs:
     vocab:list # Class names in the order of the maps
     items:list # What the maps were made from: N paths or pictures
     dls:DataLoaders # Turns items into batches: to show them as the network saw them
-    cells:tuple[float, float] # Pixels from one cell of the map to the next, and the pixel at the centre of the first cell
+    # Pixels from one cell of the map to the next, and the pixel at the centre of the first cell
+    cells:tuple[float, float]
     skipped:list = field(default_factory=list) # Pictures that could not be read, each with the reason
 
     @property
@@ -43,7 +44,7 @@ class CAMs:
         return self.logits.softmax(1)
 
     def class_idx(self,
-        which:str='predicted', # 'predicted', 'true', the name of a class, or 'class:' and the name, which can mean nothing else
+        which:str='predicted', # 'predicted', 'true', the name of a class, or 'class:' and any name
     ) -> Tensor:
         """Number of the class that `which` means, for each picture, (N,).
 
@@ -65,7 +66,8 @@ class CAMs:
         return [self.vocab[i] for i in self.logits.argmax(1)]
 
     def __len__(self) -> int: return len(self.maps)
-    def __repr__(self) -> str: return f"CAMs of {len(self)} pictures: maps {tuple(self.maps.shape)}, classes {list(self.vocab)}"
+    def __repr__(self) -> str:
+        return f"CAMs of {len(self)} pictures: maps {tuple(self.maps.shape)}, classes {list(self.vocab)}"
 
 # %% ../nbs/10_cam.ipynb #a0613aee
 def _readable_head(net:nn.Module) -> nn.Linear:
@@ -74,9 +76,10 @@ def _readable_head(net:nn.Module) -> nn.Linear:
     head = getattr(head, '_orig_mod', head)
     layers = list(head) if isinstance(head, nn.Sequential) else []
     kinds = (nn.AdaptiveAvgPool2d, (nn.Flatten, Flatten), nn.Linear)
-    if len(layers) == 3 and all(isinstance(m, k) for m,k in zip(layers, kinds)) and layers[2].bias is None: return layers[2]
-    raise InputError("this learner's head is not average pooling, then a Linear without bias, so its maps cannot be read; use gradcam, "
-                     "or make a new head with cam_learner(dls, head=lrnr) and train it")
+    if len(layers) == 3 and all(isinstance(m, k) for m,k in zip(layers, kinds)) and layers[2].bias is None:
+        return layers[2]
+    raise InputError("this learner's head is not average pooling, then a Linear without bias, so its maps cannot be "
+                     "read; use gradcam, or make a new head with cam_learner(dls, head=lrnr) and train it")
 
 # %% ../nbs/10_cam.ipynb #8a0cbd9c
 def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
@@ -89,14 +92,16 @@ def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
     if items.ndim != 4 or items.shape[1] != 3 or not len(items):
         raise InputError(f"a batch tensor of shape {tuple(items.shape)}: (N, 3, H, W) is needed")
     if not items.is_floating_point():
-        raise InputError(f"a batch tensor of {items.dtype}: give floats as the network takes them, or pictures as arrays (h, w, 3)")
+        raise InputError(f"a batch tensor of {items.dtype}: give floats as the network takes them, or pictures as "
+                         "arrays (h, w, 3)")
     return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)],list(items.cpu())
 
 # %% ../nbs/10_cam.ipynb #465d5713
 class _MapFile:
     "Maps on their way to an `.npz` file, a batch at a time."
     def __init__(self, file:Path):
-        if file.is_dir() or not file.name: raise InputError(f"save={str(file)!r} is a folder; give the name of a file, such as maps.npz")
+        if file.is_dir() or not file.name:
+            raise InputError(f"save={str(file)!r} is a folder; give the name of a file, such as maps.npz")
         self.file,self.n,self.array = file,0,None
         try: self.raw = tempfile.TemporaryFile(dir=file.parent) # without a name: nothing of it can be left
         except OSError as e: raise InputError(f"{file} cannot be written: {e.strerror}; choose another place") from e
@@ -113,8 +118,9 @@ class _MapFile:
             info = zipfile.ZipInfo('maps.npy')
             info.extra = struct.pack('<HH2x', 0xd935, 2) # with these 6 bytes the numbers start at a multiple of 64
             with z.open(info, 'w', force_zip64=True) as f:
-                np.lib.format.write_array_header_1_0(f, dict(descr=np.lib.format.dtype_to_descr(self.array.dtype), fortran_order=False,
-                                                             shape=(self.n, *self.array.shape[1:])))
+                np.lib.format.write_array_header_1_0(f, dict(
+                    descr=np.lib.format.dtype_to_descr(self.array.dtype), fortran_order=False,
+                    shape=(self.n, *self.array.shape[1:])))
                 shutil.copyfileobj(self.raw, f, 1 << 20)
             for name,a in arrays.items():
                 with z.open(f'{name}.npy', 'w') as f: np.lib.format.write_array(f, np.asarray(a), allow_pickle=False)
@@ -133,7 +139,7 @@ def _array_header(f) -> tuple[tuple, np.dtype]:
 _most = 1 << 30 # bytes that are read of one array other than the maps: what is larger is no list of names and numbers
 
 class _MapReader:
-    "The arrays of a map file. What is stored in it can be no larger than the file; anything else is refused before it is read."
+    "The arrays of a map file. They can be no larger than the file; anything else is refused before it is read."
     def __init__(self, file:Path):
         self.file = file
         with zipfile.ZipFile(file) as z: self.infos = {o.filename: o for o in z.infolist()}
@@ -149,8 +155,10 @@ class _MapReader:
         start = f.tell()
         found,dtype = _array_header(f)
         if dtype.kind != kind: raise ValueError(f'{name} is of type {dtype}')
-        if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)): raise ValueError(f'{name} has the shape {found}')
-        if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size or not info.file_size: raise ValueError(f'{name} has another length than it says')
+        if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)):
+            raise ValueError(f'{name} has the shape {found}')
+        if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size or not info.file_size:
+            raise ValueError(f'{name} has another length than it says')
         return found,dtype,f.tell()
 
     def maps(self, n_classes:int) -> np.ndarray:
@@ -164,7 +172,8 @@ class _MapReader:
         with open(self.file, 'rb') as f, zipfile.ZipFile(f) as z:
             self._find(f, name, kind, shape)
             if self.infos[f'{name}.npy'].file_size > _most: raise ValueError(f'{name} is larger than {_most >> 20} MiB')
-            with z.open(f'{name}.npy') as part: return np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
+            with z.open(f'{name}.npy') as part:
+                return np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
 
 # %% ../nbs/10_cam.ipynb #06d6f5be
 def load_cams(
@@ -174,12 +183,14 @@ def load_cams(
     """`CAMs` from a file of `cams`. The maps stay on the disk, and are read where they are used.
 
     The pictures are found by their paths, so they must still be there to be shown; those that were not files cannot be
-    shown. Raises `InputError` for a file that is missing, damaged, encrypted or from other classes, before much of it is read;
-    since the maps are not read now, a damage inside them is not seen."""
-    if not isinstance(dls, DataLoaders): raise InputError(f"dls is a {type(dls).__name__}; give the DataLoaders of the learner, lrnr.dls")
+    shown. Raises `InputError` for a file that is missing, damaged, encrypted or from other classes, before much of it
+    is read; since the maps are not read now, a damage inside them is not seen."""
+    if not isinstance(dls, DataLoaders):
+        raise InputError(f"dls is a {type(dls).__name__}; give the DataLoaders of the learner, lrnr.dls")
     file = Path(file)
     if not file.is_file(): # a pipe would be waited for
-        raise InputError(f"{file} {'is no file' if file.exists() else 'does not exist'}; make it with cams(lrnr, items, save={str(file)!r})")
+        raise InputError(f"{file} {'is no file' if file.exists() else 'does not exist'}; make it with cams(lrnr, "
+                         f"items, save={str(file)!r})")
     try:
         r = _MapReader(file)
         vocab = r.array('vocab', 'U', (None,)).tolist()
@@ -189,11 +200,15 @@ def load_cams(
         labels,items = (r.array(o, 'U', (n,)).tolist() for o in ('labels', 'items'))
         if not n or not (np.isfinite(cells).all() and cells[0] > 0): raise ValueError('its parts do not fit')
         maps,logits = torch.from_numpy(maps),torch.from_numpy(logits)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError, struct.error, zipfile.BadZipFile) as e:
-        raise InputError(f"{file} is damaged, or not from cams(…, save=…): {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError, struct.error,
+            zipfile.BadZipFile) as e:
+        raise InputError(f"{file} is damaged, or not from cams(…, save=…): "
+                         f"{str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
     if vocab != list(map(str, dls.vocab)):
-        raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to it")
-    return CAMs(maps, logits, [o or None for o in labels], vocab, [Path(o) if o else None for o in items], dls, tuple(cells))
+        raise InputError(f"{file} has the classes {vocab}, this learner {list(dls.vocab)}; give the dls that belong to "
+                         "it")
+    return CAMs(maps, logits, [o or None for o in labels], vocab, [Path(o) if o else None for o in items], dls,
+                tuple(cells))
 
 # %% ../nbs/10_cam.ipynb #4a745d61
 def _label(item, vocab) -> str|None:
@@ -204,20 +219,24 @@ def _without(items:list, good:Tensor) -> tuple[list, list]:
     "The items that could be read, and those that could not with the reason; says which."
     skipped = [(o, why_unreadable(o)) for o,g in zip(items, good) if not g]
     named = [f"{o} ({why})" for o,why in skipped[:20]] + ["…"]*(len(skipped) > 20)
-    if len(skipped) == len(items): raise InputError(f"none of the {len(items)} pictures can be read, the first is {named[0]}")
+    if len(skipped) == len(items):
+        raise InputError(f"none of the {len(items)} pictures can be read, the first is {named[0]}")
     if skipped: warnings.warn(f"left out, not readable: {', '.join(named)}")
     return [o for o,g in zip(items, good) if g],skipped
 
 def _place(logits:Tensor|None, new:Tensor, n:int, n_classes:int) -> Tensor:
-    "Where the logits of all `n` pictures go. One place: small pieces kept between large ones that are freed would make the memory grow."
-    if new.shape[1:] != (n_classes,): raise InputError(f"this network gives {tuple(new.shape[1:])} numbers a picture for {n_classes} classes")
+    "Where the logits of all `n` pictures go."
+    # One place: small pieces kept between large ones that are freed would make the memory grow
+    if new.shape[1:] != (n_classes,):
+        raise InputError(f"this network gives {tuple(new.shape[1:])} numbers a picture for {n_classes} classes")
     return torch.empty(n, n_classes) if logits is None else logits
 
 def _check_kind(lrnr:Learner) -> None:
     "Refuse a learner whose probabilities are no softmax."
     loss = lrnr.loss_func
     if isinstance(loss, (BaseLoss, nn.Module)) and isinstance(getattr(loss, 'func', loss), nn.BCEWithLogitsLoss):
-        raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a picture")
+        raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a "
+                         "picture")
 
 def _explain(
     lrnr:Learner,
@@ -233,7 +252,8 @@ def _explain(
     batches,items = _batches(lrnr, items, bs)
     param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
     # Not torch.inference_mode: its tensors cannot be changed afterwards
-    with torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model), nullcontext() if save is None else _MapFile(Path(save)) as out:
+    with (torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model),
+          nullcontext() if save is None else _MapFile(Path(save)) as out):
         maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
@@ -245,10 +265,12 @@ def _explain(
             del new
         items,skipped = _without(items, good)
         logits,labels = logits[good],[_label(o, vocab) for o in items]
-        if not logits.isfinite().all(): raise InputError("this network answers with what is no number (NaN or infinity): its weights are damaged; train again")
+        if not logits.isfinite().all():
+            raise InputError("this network answers with what is no number (NaN or infinity): its weights are damaged; "
+                             "train again")
         if out is not None:
-            out.finish(logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)), cells=cells,
-                       items=[str(o) if isinstance(o, Path) else '' for o in items])
+            out.finish(logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)),
+                       cells=cells, items=[str(o) if isinstance(o, Path) else '' for o in items])
         maps = torch.cat(maps) if save is None else load_cams(save, lrnr.dls).maps
     return CAMs(maps, logits, labels, vocab, items, lrnr.dls, cells, skipped)
 
@@ -261,10 +283,11 @@ def cams(
 ) -> CAMs:
     """Class activation maps of all classes for all pictures: one forward pass and one einsum a batch.
 
-    Pictures are prepared as the learner's validation set is. One that cannot be read is left out, named in a warning and
-    in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save` appears when it
-    is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be read, no readable
-    pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson row 5.7."""
+    Pictures are prepared as the learner's validation set is. One that cannot be read is left out, named in a warning
+    and in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save`
+    appears when it is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be
+    read, no readable pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson 5.7, “Where
+    did it look?”."""
     with hookable(lrnr.model) as net:
         linear = _readable_head(net)
         def explain(x):
@@ -286,23 +309,25 @@ def _gradcam(model:nn.Module, layer:MapLayer, x:Tensor) -> tuple[Tensor, Tensor]
     try:
         with torch.no_grad():
             logits = check_scores(model(x))
-            slopes = [layer.maps(torch.autograd.grad(o, kept[0], retain_graph=True)[0]).mean((2, 3)) for o in logits.sum(0)]
+            slopes = [layer.maps(torch.autograd.grad(o, kept[0], retain_graph=True)[0]).mean((2, 3))
+                      for o in logits.sum(0)]
     finally: hook.remove()
     with torch.autocast(x.device.type, enabled=False):
-        return torch.einsum('knc,nchw->nkhw', torch.stack(slopes).to(x.dtype), layer.maps(kept[0].detach()).to(x.dtype)).relu(),logits.detach()
+        return torch.einsum('knc,nchw->nkhw', torch.stack(slopes).to(x.dtype),
+                            layer.maps(kept[0].detach()).to(x.dtype)).relu(),logits.detach()
 
 def gradcam(
     lrnr:Learner, # Any classifier with convolutions or patches, for example a `vision_learner`
     items, # As in `cams`
-    layer:nn.Module|str|None=None, # The layer whose maps are weighed, or its name in `lrnr.model`; by default that of `find_map_layer`
+    layer:nn.Module|str|None=None, # Whose maps are weighed, or its name in `lrnr.model`; None: that of `find_map_layer`
     bs:int|None=None, # Batch size; by default that of the learner
 ) -> CAMs:
     """Grad-CAM of all classes for all pictures: positive evidence only, so the mean of a map is not the logit.
 
-    With the head of `cam_learner` it is that map's positive part divided by h·w. Of a vision transformer the patch tokens
-    are weighed. Nothing of the learner is changed: no hook stays, and no gradient. Pictures as in `cams`. Raises `InputError`
-    for a layer without feature maps, a network that gives more than scores, no readable pictures, or a tensor of another shape.
-    Selvaraju and others, ICCV 2017."""
+    With the head of `cam_learner` it is that map's positive part divided by h·w. Of a vision transformer the patch
+    tokens are weighed. Nothing of the learner is changed: no hook stays, and no gradient. Pictures as in `cams`. Raises
+    `InputError` for a layer without feature maps, a network that gives more than scores, no readable pictures, or a
+    tensor of another shape. Selvaraju and others, ICCV 2017."""
     with hookable(lrnr.model) as net:
         state = {}
         def explain(x):
@@ -319,7 +344,9 @@ def batch(self:CAMs,
     "Some pictures as the network takes them, (n, 3, H, W)."
     items = [self.items[i] for i in idxs]
     if isinstance(items[0], Tensor): return torch.stack(items)
-    if None in items: raise InputError("these maps were loaded from a file, and their pictures were no files; make them again with cams")
+    if None in items:
+        raise InputError("these maps were loaded from a file, and their pictures were no files; make them again with "
+                         "cams")
     x,ok = picture_loader(self.dls, items, len(items)).one_batch()
     if not ok.all():
         item = items[ok.tolist().index(False)]
@@ -344,7 +371,8 @@ def enlarge(self:CAMs,
     size:tuple[int, int], # Rows and columns of the picture
 ) -> Tensor:
     "Maps enlarged to pictures, (N, rows, columns): linear between the cells, each at the centre of what it sees."
-    return _spread(size[0], maps.shape[-2], *self.cells) @ maps.float() @ _spread(size[1], maps.shape[-1], *self.cells).T
+    rows,columns = (_spread(n, k, *self.cells) for n,k in zip(size, maps.shape[-2:]))
+    return rows @ maps.float() @ columns.T
 
 @patch
 def chosen(self:CAMs,
@@ -355,9 +383,11 @@ def chosen(self:CAMs,
 
 def _check_look(alpha:float, cmap:str) -> None:
     "Refuse an opacity and a colour map that matplotlib does not know."
-    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1: raise InputError(f"{alpha=}: give an opacity from 0 to 1")
+    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
+        raise InputError(f"{alpha=}: give an opacity from 0 to 1")
     try: plt.get_cmap(cmap)
-    except (ValueError, TypeError): raise InputError(f"{cmap=}: matplotlib has no such colour map; try 'magma' or 'viridis'") from None
+    except (ValueError, TypeError):
+        raise InputError(f"{cmap=}: matplotlib has no such colour map; try 'magma' or 'viridis'") from None
 
 def _brightest(maps:Tensor) -> float:
     "The value that is drawn brightest: the median of the highest values of `maps` (N, h, w)."
@@ -387,7 +417,7 @@ def show(self:CAMs,
     """A grid of pictures with their maps; the title is 'class (probability)', orange where the class is wrong.
 
     The pictures are spread evenly over the set. All maps share one scale, from 0 to the median of their highest values.
-    Lesson row 5.7."""
+    Lesson 5.7, “Where did it look?”."""
     check_whole('nrows', nrows), check_whole('ncols', ncols), _check_look(alpha, cmap)
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
