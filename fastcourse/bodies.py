@@ -24,7 +24,7 @@ def cam_head(
     nf:int, # Number of feature maps of the body
     n_out:int, # Number of classes
 ) -> nn.Sequential:
-    "A head that can be read: average each map, then one Linear without bias. (N, nf, h, w) to (N, n_out). Lesson row 5.6."
+    "A head that can be read: average each map, then one Linear without bias. (N, nf, h, w) to (N, n_out)."
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(nf, n_out, bias=False))
 
 class ReadableNet(nn.Sequential):
@@ -40,7 +40,7 @@ class _Nothing(nn.Identity):
     def reset(self, *args, **kwargs): pass
 
 def _without_rest(model:nn.Module) -> nn.Module:
-    "`model` without the parts that take no part in its features, as the convolution that some networks have behind the pooling."
+    "`model` without what takes no part in its features, as the convolution that some networks have behind the pooling."
     ran,hooks = set(),[m.register_forward_hook(lambda m, args, out: ran.add(m)) for m in model.modules()]
     try:
         with torch.no_grad(), eval_mode(model): model.forward_features(next(model.parameters()).new_zeros(1, 3, 64, 64))
@@ -61,13 +61,14 @@ class _Features(nn.Module):
 class PooledNorm(nn.Module):
     """Maps whose mean over the places is `norm` of the mean of the maps. (N, C, h, w) to (N, C, h, w).
 
-    Each place loses its own mean over the channels (not with an RMSNorm), and is divided by the spread of the channels after
-    pooling. Raises `InputError` for a norm of another kind."""
+    Each place loses its own mean over the channels (not with an RMSNorm), and is divided by the spread of the channels
+    after pooling. Raises `InputError` for a norm of another kind."""
     def __init__(self, norm:nn.Module):
         super().__init__()
         self.norm,self.centred = norm,isinstance(norm, nn.LayerNorm)
         if not self.centred and 'rmsnorm' not in type(norm).__name__.lower():
-            raise InputError(f"this network has a {type(norm).__name__} behind its pooling, which its maps cannot follow; take another one")
+            raise InputError(f"this network has a {type(norm).__name__} behind its pooling, which its maps cannot "
+                             "follow; take another one")
     def forward(self, x):
         n,pooled = self.norm,x.mean((2, 3), keepdim=True)
         if self.centred: x,pooled = x-x.mean(1, keepdim=True),pooled-pooled.mean(1, keepdim=True)
@@ -78,9 +79,10 @@ class PooledNorm(nn.Module):
 
 # %% ../nbs/08_bodies.ipynb #49d325fa
 class TimmMaps(nn.Module):
-    """The maps of one stage of a timm network: of its patch tokens, where it is a transformer. (N, 3, H, W) to (N, nf, h, w).
+    """The maps of one stage of a timm network, (N, 3, H, W) to (N, nf, h, w); of a transformer, of its patch tokens.
 
-    `cells`: pixels from one cell to the next, and the pixel at the centre of the first; None for a convolutional network."""
+    `cells`: pixels from one cell to the next, and the pixel at the centre of the first; None for a convolutional
+    network."""
     def __init__(self, model:nn.Module, stage:int|None=None, tokens:bool=False):
         super().__init__()
         strides = _strides(model)
@@ -94,7 +96,8 @@ class TimmMaps(nn.Module):
 
     def forward(self, x):
         kwargs = dict(norm=True) if self.normed else {}
-        return self.pooled_norm(self.model.forward_intermediates(x, indices=[self.stage], intermediates_only=True, stop_early=True, **kwargs)[0])
+        return self.pooled_norm(self.model.forward_intermediates(x, indices=[self.stage], intermediates_only=True,
+                                                                 stop_early=True, **kwargs)[0])
 
 def _strides(model:nn.Module) -> list[int]:
     "Pixels that a cell of each stage of a timm network covers."
@@ -104,58 +107,68 @@ def _timm_body(model:nn.Module, name:str) -> nn.Module:
     "The body of a timm network."
     side = model.default_cfg['input_size'][-1]
     try:
-        with torch.no_grad(), eval_mode(model): out = model.forward_features(next(model.parameters()).new_zeros(1, 3, side, side))
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as e: # no picture network, or one of three dimensions
+        with torch.no_grad(), eval_mode(model):
+            out = model.forward_features(next(model.parameters()).new_zeros(1, 3, side, side))
+    # no picture network, or one of three dimensions
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as e:
         if next(model.parameters()).is_meta: raise
-        raise InputError(f"timm/{name} has no features of pictures ({type(e).__name__}); take another network, such as resnet18") from e
+        raise InputError(f"timm/{name} has no features of pictures ({type(e).__name__}); take another network, such as "
+                         "resnet18") from e
     if isinstance(out, Tensor) and out.ndim == 4 and out.shape[1] == model.num_features: return _Features(model)
-    if isinstance(out, Tensor) and out.ndim in (3, 4) and hasattr(model, 'forward_intermediates') and hasattr(model, 'feature_info'):
+    stages = hasattr(model, 'forward_intermediates') and hasattr(model, 'feature_info')
+    if isinstance(out, Tensor) and out.ndim in (3, 4) and stages:
         return TimmMaps(model, tokens=True)
-    raise InputError(f"the body of timm/{name} gives no feature maps; take another network, such as resnet34 or vit_tiny_patch16_224")
+    raise InputError(f"the body of timm/{name} gives no feature maps; take another network, such as resnet34 or "
+                     "vit_tiny_patch16_224")
 
 # %% ../nbs/08_bodies.ipynb #2179c9e2
 def _read_weights(file:Path) -> dict[str, Tensor]:
-    "The tensors in `file` (safetensors, or a torch file of tensors only), without what a training script wrapped around them."
-    if not file.is_file(): raise InputError(f"weights={str(file)!r} is not a file; give a .safetensors or .pth file, or pretrained=False")
+    "The tensors in `file` (safetensors, or a torch file of tensors only), out of what a script put around them."
+    if not file.is_file():
+        raise InputError(f"weights={str(file)!r} is not a file; give a .safetensors or .pth file, or pretrained=False")
     try:
         if file.suffix == '.safetensors':
             from safetensors.torch import load_file
             state = load_file(file)
         else: state = torch.load(file, map_location='cpu', weights_only=True)
         for key in ('model', 'state_dict'): state = state.get(key, state)
-        if all(k.startswith('module.') for k in state): state = {k[len('module.'):]: v for k,v in state.items()} # from DataParallel
+        # from DataParallel
+        if all(k.startswith('module.') for k in state): state = {k[len('module.'):]: v for k,v in state.items()}
         return {k: v for k,v in state.items() if isinstance(v, Tensor)}
     except Exception as e: # torch and safetensors have no error in common
-        raise InputError(f"{file} is no readable weight file: it is damaged, or holds more than weights, which could run code; save it with "
-                         "safetensors or torch.save(model.state_dict())") from e
+        raise InputError(f"{file} is no readable weight file: it is damaged, or holds more than weights, which could "
+                         "run code; save it with safetensors or torch.save(model.state_dict())") from e
 
 def _put_weights(model:nn.Module, state:dict[str, Tensor], source, classifier:bool) -> None:
-    "Copy `state` into `model`; `classifier`: the last layer of `model` is one, which may differ, since it is replaced anyway."
+    "Copy `state` into `model`; `classifier`: its last layer is one, which may differ, since it is replaced anyway."
     fits = {k: state[k] for k,v in model.state_dict().items() if k in state and state[k].shape == v.shape}
     layer = lambda k: k.rsplit('.', 1)[0]
     last = {layer(o) for o in list(model.state_dict())[-2:]} if classifier else set()
     missing = [k for k in model.state_dict() if k not in fits and layer(k) not in last]
     if missing:
-        raise InputError(f"{source} does not fit this network: {len(missing)} weights are missing or differ in shape, the first is {missing[0]}")
+        raise InputError(f"{source} does not fit this network: {len(missing)} weights are missing or differ in shape, "
+                         f"the first is {missing[0]}")
     full = model.state_dict() # with its own notes, which mnasnet asks for and safetensors does not keep
     full.update(fits)
     model.load_state_dict(full)
 
-_ways_out = ("ways out: a network, weights=FILE (--weights) with weights that you have, or pretrained=False (--scratch) "
-             "to train from scratch")
+_ways_out = ("ways out: a network, weights=FILE (--weights) with weights that you have, or pretrained=False "
+             "(--scratch) to train from scratch")
 
 def _torchvision_model(arch, pretrained:bool, weights:Path|None) -> nn.Module:
     "The whole network, with pretrained weights, weights from a file, or fresh ones."
     download = pretrained and weights is None
     if isinstance(arch, nn.Module):
-        raise InputError(f"arch is a network already made, a {type(arch).__name__}; give the function that makes it, such as resnet18")
+        raise InputError(f"arch is a network already made, a {type(arch).__name__}; give the function that makes it, "
+                         "such as resnet18")
     try: model = arch(weights='DEFAULT' if download else None)
     except (URLError, OSError, RuntimeError) as e: # a RuntimeError where the file that came has another checksum
         if not download: raise
-        raise InputError(f"the pretrained weights of {arch.__name__} cannot be downloaded ({str(e).splitlines()[0]}); {_ways_out}") from e
+        raise InputError(f"the pretrained weights of {arch.__name__} cannot be downloaded ({str(e).splitlines()[0]}); "
+                         f"{_ways_out}") from e
     except TypeError as e:
-        raise InputError(f"{getattr(arch, '__name__', arch)} makes no network with weights=None: give a torchvision function such as "
-                         "resnet34, or the name of a timm network") from e
+        raise InputError(f"{getattr(arch, '__name__', arch)} makes no network with weights=None: give a torchvision "
+                         "function such as resnet34, or the name of a timm network") from e
     if weights is not None: _put_weights(model, _read_weights(Path(weights)), weights, classifier=True)
     return model
 
@@ -172,14 +185,15 @@ def _check_timm(name:str) -> None:
     "Refuse what is no name of a timm network."
     try: import timm
     except ImportError:
-        raise InputError(f"arch={name!r} is a name, so a timm network: pip install timm, or give a torchvision function such as "
-                         "resnet34") from None
+        raise InputError(f"arch={name!r} is a name, so a timm network: pip install timm, or give a torchvision "
+                         "function such as resnet34") from None
     # timm would take other forms of a name for a place to load from
     if not re.fullmatch(r'\w+(\.\w+)?', name) or not timm.is_model(name.split('.')[0]):
         raise InputError(f"timm has no network {name!r}; see timm.list_models()")
     try: timm.models.get_pretrained_cfg(name)
     except RuntimeError:
-        raise InputError(f"timm has no weights {name!r}; leave out what stands after the point, or see timm.list_pretrained()") from None
+        raise InputError(f"timm has no weights {name!r}; leave out what stands after the point, or see "
+                         "timm.list_pretrained()") from None
 
 def _timm_model(
     name:str,
@@ -193,9 +207,11 @@ def _timm_model(
     try: model = _create_timm(name, pretrained and state is None)
     except Exception as e: # the hub's errors, the network's, and those of damaged files have no class in common
         if not pretrained or state is not None: raise
-        raise InputError(f"the pretrained weights of {name} cannot be downloaded ({str(e).splitlines()[0]}); {_ways_out}") from e
+        raise InputError(f"the pretrained weights of {name} cannot be downloaded ({str(e).splitlines()[0]}); "
+                         f"{_ways_out}") from e
     has_fc_norm = not isinstance(getattr(model, 'fc_norm', None), (nn.Identity, type(None)))
-    fc_norm = not has_fc_norm and hasattr(model, 'fc_norm') and (fc_norm or state is not None and 'fc_norm.weight' in state)
+    fc_norm = not has_fc_norm and hasattr(model,
+                                          'fc_norm') and (fc_norm or state is not None and 'fc_norm.weight' in state)
     if fc_norm: model = _create_timm(name, False, global_pool='avg', fc_norm=True)
     if state is not None: _put_weights(model, state, source, classifier=False)
     return model,fc_norm
@@ -210,7 +226,7 @@ def arch_name(
     return name if name in tv.list_models(tv) and tv.get_model_builder(name) is arch else None
 
 def find_arch(
-    name:str, # A torchvision function; or a timm network, which needs `timm/` in front where torchvision has the same name
+    name:str, # Of a torchvision function, or a timm network: with `timm/` in front where torchvision has the same name
 ): # A function, or the name of a timm network
     "What `make_body` takes as `arch`, from a name. Raises `InputError` for a name that neither library has."
     if name.startswith('timm/'): return name
@@ -218,7 +234,8 @@ def find_arch(
     try: _check_timm(name)
     except InputError:
         near = get_close_matches(name, tv.list_models(tv), 3)
-        hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models() and timm.list_models()"
+        hint = "see torchvision.models.list_models() and timm.list_models()"
+        if near: hint = f"did you mean {', '.join(near)}?"
         raise InputError(f"torchvision has no network {name!r}, and no timm that is installed has it; {hint}") from None
     return f'timm/{name}'
 
@@ -227,25 +244,26 @@ def _adds_relu(arch) -> bool:
     return getattr(arch, '__name__', '').startswith('densenet')
 
 def _before_pooling(model:nn.Module, cut:int|None, name:str) -> nn.Module:
-    "The layers of a network before its pooling. Some pool in forward() only: there all layers but the last, the classifier."
+    "The layers of a network before its pooling; where it pools in forward() only, all but the last, the classifier."
     n_convs = lambda m: sum(isinstance(o, nn.Conv2d) for o in m.modules())
     try: body = create_body(model, cut=cut)
     except StopIteration: body = None # no pooling layer at all
     if body is None or 2*n_convs(body) < n_convs(model): body = nn.Sequential(*list(model.children())[:-1])
     # googlenet and inception_v3 change the colours in forward(), and have a second classifier in the middle
     if hasattr(model, 'transform_input') or 2*n_convs(body) < n_convs(model) or not len(list(body.parameters())):
-        raise InputError(f"no body with feature maps can be cut out of {name}; take another convolutional network, such as resnet34")
+        raise InputError(f"no body with feature maps can be cut out of {name}; take another convolutional network, "
+                         "such as resnet34")
     return body
 
 def make_body(
-    arch, # A torchvision function (resnet34, convnext_tiny, …), or the name of a timm network, as 'vit_tiny_patch16_224'
+    arch, # A torchvision function (resnet34, …), or the name of a timm network, as 'vit_tiny_patch16_224'
     pretrained:bool=True, # Start from weights trained on ImageNet
     weights:str|Path|None=None, # File with weights for `arch`, instead of the download
 ) -> tuple[nn.Module, dict]: # The body, and how it was made: names and numbers for `body_from`
     """The part of a network before its pooling: pictures (N, 3, H, W) to maps (N, nf, h, w).
 
-    Of a vision transformer it gives the patch tokens, each in its place. Raises `InputError` for weights that cannot be had
-    or do not fit, and for a network without feature maps."""
+    Of a vision transformer it gives the patch tokens, each in its place. Raises `InputError` for weights that cannot be
+    had or do not fit, and for a network without feature maps."""
     made = dict(arch=arch_name(arch), stride=None, relu=_adds_relu(arch))
     if isinstance(arch, str):
         name = arch.removeprefix('timm/')
@@ -263,7 +281,8 @@ def _flat(body:nn.Module) -> list[nn.Module]:
 def _check_stride(stride:int, strides:list[int]) -> None:
     "Refuse a stride that the network does not have."
     there = sorted({o for o in strides if o})
-    if stride not in there: raise InputError(f"stride={stride}: this network has maps of stride {there}; choose one of them")
+    if stride not in there:
+        raise InputError(f"stride={stride}: this network has maps of stride {there}; choose one of them")
 
 def _cut_timm(body:nn.Module, stride:int) -> nn.Module:
     "A timm network up to its last stage of this stride."
@@ -271,9 +290,11 @@ def _cut_timm(body:nn.Module, stride:int) -> nn.Module:
     if isinstance(body, TimmMaps): strides = strides[:body.stage+1]
     _check_stride(stride, strides)
     stage = max(i for i,o in enumerate(strides) if o == stride)
-    if isinstance(body, TimmMaps): return body if stage == body.stage else TimmMaps(model, stage, tokens=body.cells is not None)
+    if isinstance(body, TimmMaps):
+        return body if stage == body.stage else TimmMaps(model, stage, tokens=body.cells is not None)
     if not (hasattr(model, 'forward_intermediates') and hasattr(model, 'prune_intermediate_layers')):
-        raise InputError(f"stride={stride}: timm cannot cut a {type(model).__name__}; leave stride out, or take another network")
+        raise InputError(f"stride={stride}: timm cannot cut a {type(model).__name__}; leave stride out, or take "
+                         "another network")
     return TimmMaps(model, stage)
 
 def _run(layer:nn.Module, x:Tensor, name:str) -> Tensor:
@@ -281,8 +302,8 @@ def _run(layer:nn.Module, x:Tensor, name:str) -> Tensor:
     try: return layer(x)
     except Exception as e:
         if x.is_meta: raise # not every layer works without memory: no fault of the network
-        raise InputError(f"the layers of {name} do not run one after the other ({type(e).__name__}), so it has no body with feature maps; "
-                         "take another convolutional network, such as resnet34") from e
+        raise InputError(f"the layers of {name} do not run one after the other ({type(e).__name__}), so it has no body "
+                         "with feature maps; take another convolutional network, such as resnet34") from e
 
 @torch.no_grad()
 def cut_body(
@@ -290,14 +311,15 @@ def cut_body(
     stride:int, # Pixels that one cell of the map covers
     name:str='this network', # For the message
 ) -> nn.Module:
-    "The layers of `body` up to the last one whose maps have this stride. Raises `InputError` for one that it does not have."
+    "The layers of `body` up to the last one whose maps have this stride. Raises `InputError` where there is none."
     if isinstance(body, (_Features, TimmMaps)): return _cut_timm(body, stride)
     layers,x,strides = _flat(body),next(body.parameters()).new_zeros(1, 3, 256, 256),[]
     with eval_mode(body):
         for layer in layers:
             x = _run(layer, x, name)
             if not isinstance(x, Tensor) or x.ndim != 4: break
-            strides.append(256//x.shape[-1] if x.shape[-1] == x.shape[-2] else 0) # a swin has its channels last on the way
+            # a swin has its channels last on the way
+            strides.append(256//x.shape[-1] if x.shape[-1] == x.shape[-2] else 0)
     _check_stride(stride, strides)
     return nn.Sequential(*layers[:len(strides)-strides[::-1].index(stride)])
 
@@ -311,7 +333,8 @@ def n_features(
     with eval_mode(body): out = _run(body, next(body.parameters()).new_zeros(1, 3, side, side), name)
     if not isinstance(out, Tensor) or out.ndim != 4:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise InputError(f"the body of {name} gives {shape}, no feature maps (N, C, h, w); take another convolutional network, such as resnet34")
+        raise InputError(f"the body of {name} gives {shape}, no feature maps (N, C, h, w); take another convolutional "
+                         "network, such as resnet34")
     return out.shape[1]
 
 # %% ../nbs/08_bodies.ipynb #9ab43d44
@@ -319,7 +342,8 @@ class NoInit(torch.overrides.TorchFunctionMode):
     "Inside this block new networks are not filled with random numbers: for those whose weights come from a file."
     _random = {'normal_', 'uniform_', 'random_', 'bernoulli_', 'exponential_', 'log_normal_', 'cauchy_', 'erfinv_'}
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, '__name__', '') in self._random: return args[0] if args else kwargs['tensor'] # a method, or one of `nn.init`
+        # a method, or one of `nn.init`
+        if getattr(func, '__name__', '') in self._random: return args[0] if args else kwargs['tensor']
         return func(*args, **(kwargs or {}))
 
 def body_from(
@@ -338,10 +362,11 @@ def body_of(
     head, # A learner of `vision_learner` or `cam_learner`
 ) -> tuple[nn.Module, dict]: # As from `make_body`
     "A copy of the body of a trained learner. Raises `InputError` for a learner whose network is not body and head."
-    net = getattr(getattr(head, 'model', None), '_orig_mod', getattr(head, 'model', head)) # a compiled one keeps what it was
+    # a compiled one keeps what it was
+    net = getattr(getattr(head, 'model', None), '_orig_mod', getattr(head, 'model', head))
     if not isinstance(head, Learner) or not isinstance(net, nn.Sequential) or len(net) != 2:
-        raise InputError("head= needs a learner of vision_learner or cam_learner: a model of two parts, body and head, and not a "
-                         f"{type(net).__name__}")
+        raise InputError("head= needs a learner of vision_learner or cam_learner: a model of two parts, body and head, "
+                         f"and not a {type(net).__name__}")
     body,made = net[0],dict(arch=arch_name(getattr(head, 'arch', None)), stride=None, relu=False)
     if not isinstance(body, TimmBody): return deepcopy(body),dict(getattr(net, 'made', made))
     state = {k: v.detach().cpu() for k,v in body.model.state_dict().items()}

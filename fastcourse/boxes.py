@@ -21,7 +21,8 @@ def boxes_by_file(
     "The boxes of each file. Raises `InputError` for what is no table of boxes."
     columns = ['file', 'label', 'xmin', 'ymin', 'xmax', 'ymax']
     if not isinstance(boxes, pd.DataFrame) or not set(columns) <= set(boxes.columns):
-        raise InputError(f"boxes of type {type(boxes).__name__}: give a table with the columns {', '.join(columns)}, as from read_boxes")
+        raise InputError(f"boxes of type {type(boxes).__name__}: give a table with the columns {', '.join(columns)}, "
+                         "as from read_boxes")
     return dict(iter(boxes.groupby('file')))
 
 def _key(item, files) -> str|None:
@@ -39,7 +40,7 @@ def ramp(
     return np.stack(np.broadcast_arrays(x, y[:,None], 255), -1).round().astype(np.uint8)
 
 def _line(values:np.ndarray, inside:np.ndarray) -> tuple[float, float]:
-    "Slope and start of the straight piece in the middle of `values` (n,) where `inside`; mirrored or repeated edges bend the rest."
+    "Slope and start of the straight middle of `values` (n,) where `inside`; mirrored or repeated edges bend the rest."
     first,values = inside.argmax(),values[inside]
     step = max(1, len(values)//8)
     rise = np.sign(values[step:]-values[:-step])
@@ -52,7 +53,7 @@ def _line(values:np.ndarray, inside:np.ndarray) -> tuple[float, float]:
     return float(slope),float(start)
 
 def _seen(dls:DataLoaders, w:int, h:int) -> tuple[list[tuple[float, float]], tuple[int, int]]:
-    """For x and for y the line (slope, start) from the network's pixels to those of a picture of w × h, and (rows, columns).
+    """For x and y the line (slope, start) from the network's pixels to those of a w × h picture, and (rows, columns).
 
     A ramp goes the way of the pictures, so every resize and crop counts, whatever transform makes it."""
     x = picture_loader(dls, [Image.fromarray(ramp(w, h))], 1).one_batch()[0]
@@ -70,7 +71,8 @@ def _scaled(dls:DataLoaders, item:Path, raw:np.ndarray) -> tuple[np.ndarray, tup
     for axis,(slope,start) in enumerate(lines):
         edges,n = raw[:,axis::2],size[1-axis]
         # A picture that is one pixel wide is seen as one colour: all of it, or nothing, is in the box
-        new = np.sort((edges-start)/slope, 1) if slope else np.where((edges[:,:1] <= start) & (start < edges[:,1:]), [[0, n]], 0)
+        if slope: new = np.sort((edges-start)/slope, 1)
+        else: new = np.where((edges[:,:1] <= start) & (start < edges[:,1:]), [[0, n]], 0)
         found[:,axis::2] = new.clip(0, n)
     return found[(found[:,2:] > found[:,:2]).all(1)],size
 
@@ -80,7 +82,7 @@ def boxes_in_view(
     by_file:dict[str, pd.DataFrame], # From `boxes_by_file`
     label:str|None=None, # Only boxes of this class
 ) -> tuple[np.ndarray, tuple[int, int]|None]:
-    "The boxes of a picture, (n, 4) in pixels as the network sees it, and its (rows, columns); None for an unknown file."
+    "The boxes of a picture, (n, 4) in pixels as the network sees it, its (rows, columns), None for an unknown file."
     key = _key(item, by_file)
     if key is None: return np.zeros((0, 4)),None
     b = by_file[key]

@@ -43,7 +43,8 @@ class _Stage(GetAttr):
     _default = 'ds'
     def __init__(self, ds, prepare:Pipeline, darken:Callable):
         self.ds,self.prepare,self.darken,self.heats = ds,prepare,darken,[]
-        self.order = sorted(range(len(ds)), key=lambda i: str(ds.items[i]) if isinstance(ds.items[i], (str, Path)) else i)
+        self.order = sorted(range(len(ds)),
+                            key=lambda i: str(ds.items[i]) if isinstance(ds.items[i], (str, Path)) else i)
 
     def __len__(self): return len(self.order)
 
@@ -67,7 +68,7 @@ def _stage_dls(dls:DataLoaders, stages:list[_Stage]) -> DataLoaders:
     loaders = []
     for dl,stage in zip((dls.train, dls.valid), stages):
         loaders.append(dl.new(stage))
-        loaders[-1].after_item,loaders[-1].before_batch,loaders[-1].after_batch = dl.after_item,dl.before_batch,dl.after_batch
+        for o in ('after_item', 'before_batch', 'after_batch'): setattr(loaders[-1], o, getattr(dl, o))
     return DataLoaders(*loaders, path=dls.path, device=dls.device)
 
 # %% ../nbs/10_cascade.ipynb #d170c759
@@ -117,12 +118,14 @@ def _check(dls, k, theta, train, T, level, decay, seed):
     for name,v in dict(theta=theta, decay=decay).items():
         if isinstance(v, bool) or not isinstance(v, numbers.Real) or not 0 <= v < math.inf:
             raise InputError(f"{name}={v!r} must be a number, 0 or more.")
-    if not callable(train): raise InputError(f"train={train!r} must be a function that takes dls and returns a trained cam_learner.")
+    if not callable(train):
+        raise InputError(f"train={train!r} must be a function that takes dls and returns a trained cam_learner.")
     if T not in ('identity', 'top', 'soft'): raise InputError(f"T={T!r}; give 'identity', 'top' or 'soft'.")
     if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < level <= 1:
         raise InputError(f"level={level!r} must be a share above 0, up to 1.")
     if not len(getattr(dls, 'loaders', ())) > 1 or not hasattr(dls.train_ds, 'tls'):
-        raise InputError("dls must be fastai DataLoaders of pictures with a training and a validation set, as from folder_dls.")
+        raise InputError("dls must be fastai DataLoaders of pictures with a training and a validation set, as from "
+                         "folder_dls.")
 
 def _network_input(dls:DataLoaders, x:Tensor) -> Tensor:
     "Pictures (N, 3, H, W), values 0 to 1, as the network takes them: normalised, on its device."
@@ -130,12 +133,12 @@ def _network_input(dls:DataLoaders, x:Tensor) -> Tensor:
     return dls.valid.after_batch((x,))[0].as_subclass(Tensor)
 
 def _check_places(dls:DataLoaders, rows:int, columns:int) -> None:
-    "Refuse `batch_tfms` that move the pixels of validation pictures: then the maps would not fit the pictures that are darkened."
+    "Refuse `batch_tfms` that move the pixels of validation pictures: the maps would not fit what is darkened."
     x = ramp(columns, rows)/255
     seen = decoded(dls, _network_input(dls, tensor(x).float().permute(2, 0, 1)[None]))
     if seen.shape != x.shape or np.abs(seen-x).mean() > 0.01:
-        raise InputError(f"batch_tfms resize or crop the validation pictures, {columns}×{rows} pixels to {seen.shape[1]}×{seen.shape[0]}; "
-                         "cascam needs item_tfms that do all of it")
+        raise InputError(f"batch_tfms resize or crop the validation pictures, {columns}×{rows} pixels to "
+                         f"{seen.shape[1]}×{seen.shape[0]}; cascam needs item_tfms that do all of it")
 
 def _heat(lrnr:Learner, stage:_Stage, T:str, level:float) -> Tensor:
     "What the network says for the true class of each picture of `stage`, after `T`: (n, h, w)."
@@ -171,12 +174,14 @@ def cascam(
     _check_places(dls, *stages[0].pixels(0).shape[-2:])
     for i in range(k):
         with no_random(seed+i): lrnr = train(_stage_dls(dls, stages))
-        if not isinstance(lrnr, Learner): raise InputError(f"train returned {type(lrnr).__name__}; it must return the learner that it trained.")
+        if not isinstance(lrnr, Learner):
+            raise InputError(f"train returned {type(lrnr).__name__}; it must return the learner that it trained.")
         lrnr.dls = dls
         lrnrs.append(lrnr)
         last,probe = probe,cams(lrnr, torch.zeros(1, 3, *stages[0].pixels(0).shape[-2:]))
         if last is not None and last.maps.shape != probe.maps.shape:
-            raise InputError(f"train gave a network with maps {tuple(last.maps.shape[1:])}, then one with {tuple(probe.maps.shape[1:])}; build the same network each time.")
+            raise InputError(f"train gave a network with maps {tuple(last.maps.shape[1:])}, then one with "
+                             f"{tuple(probe.maps.shape[1:])}; build the same network each time.")
         if i < k-1:
             found = [_heat(lrnr, stage, T, level) for stage in stages]
             for stage,heat in zip(stages, found): stage.heats.append(heat)
@@ -187,16 +192,18 @@ def _draw(axs, x:Tensor, heat:Tensor|None, alpha:float, cmap:str):
     "Pictures (N, 3, H, W) on N axes, each with its heat (N, H, W) over it."
     for i,ax in enumerate(axs):
         ax.set_axis_off()
-        ax.imshow(x[i].permute(1, 2, 0).numpy())
-        if heat is not None: ax.imshow(heat[i].clamp(min=0).numpy(), cmap=cmap, vmin=0, vmax=max(heat[i].max().item(), 1e-8), alpha=alpha)
+        im = x[i].permute(1, 2, 0).numpy()
+        if heat is not None:
+            im = lay_over(im, (heat[i]/heat[i].max().clamp(min=1e-8)).clamp(0, 1).numpy(), alpha, cmap)
+        ax.imshow(im)
 
 @patch
 def show(self:Cascade,
     items, # As for `cams`
     n:int=4, # Number of pictures, spread evenly over the items
     which:str='predicted', # Map of the 'predicted' class, the 'true' class, or of the class with this name
-    alpha:float=0.5, # Opacity of the maps
-    cmap:str='magma', # A matplotlib colour map
+    alpha:float=0.7, # Opacity where a map is highest
+    cmap:str='plasma', # A matplotlib colour map
 ) -> Figure:
     """One row a picture: what each network would be shown, with its map over it, and at the right the mean map.
 
@@ -208,14 +215,17 @@ def show(self:Cascade,
     m = self.cams(torch.stack(items) if isinstance(items[0], Tensor) else items)
     rows,dls,idx = range(len(m)),self.lrnrs[0].dls,m.class_idx(which)
     original = x = torch.stack([tensor(m.picture(i)).permute(2, 0, 1) for i in rows])
-    fig,axs = plt.subplots(len(m), len(self)+2, figsize=(1.8*(len(self)+2), 2*len(m)), squeeze=False, layout='constrained')
+    fig,axs = plt.subplots(len(m), len(self)+2, figsize=(1.8*(len(self)+2), 2*len(m)), squeeze=False,
+                           layout='constrained')
     _draw(axs[:,0], x, None, alpha, cmap)
     for i,lrnr in enumerate(self.lrnrs):
         heat = cams(lrnr, _network_input(dls, x)).maps[rows, idx]
         _draw(axs[:,i+1], x, m.enlarge(heat, x.shape[-2:]), alpha, cmap)
         x = _darken(x, m.enlarge(_threshold(heat, self.T, self.level), x.shape[-2:]), self.theta)
     _draw(axs[:,-1], original, m.enlarge(m.chosen(which), x.shape[-2:]), alpha, cmap)
-    for ax,title in zip(axs[0], ['picture', *(f'network {i+1}' for i in range(len(self))), 'mean']): ax.set_title(title, fontsize=10)
-    for i,ax in enumerate(axs[:,0]): ax.set_title(f'{ax.get_title()}\n{m.vocab[idx[i]]} ({m.probs[i, idx[i]]:.2f})'.strip(), fontsize=10)
+    for ax,title in zip(axs[0], ['picture', *(f'network {i+1}' for i in range(len(self))), 'mean']):
+        ax.set_title(title, fontsize=10)
+    for i,ax in enumerate(axs[:,0]):
+        ax.set_title(f'{ax.get_title()}\n{m.vocab[idx[i]]} ({m.probs[i, idx[i]]:.2f})'.strip(), fontsize=10)
     plt.close(fig)
     return fig

@@ -48,23 +48,26 @@ def map_cells(
     `InputError` for a network that takes pictures of one size only, and for a layer that takes no part in it."""
     layer,side,start = layer or model,256,[0.]
     if getattr(layer, 'cells', None) is not None: return layer.cells
-    settings = [(id(m), m.extra_repr()) for m in model.modules()] # tells a network that has been changed since, or a stride
+    # tells a network that has been changed since, or a stride
+    settings = [(id(m), m.extra_repr()) for m in model.modules()]
     known = _known_cells.setdefault(layer, {})
     if known.get('settings') == settings: return known['cells']
     def add(m, args, out):
         n_in,n_out = args[0].shape[-1],out.shape[-1]
         k,d = (o if isinstance(o, int) else o[-1] for o in (m.kernel_size, getattr(m, 'dilation', 1)))
         start[0] += ((k-1)*d/2 - _padded(m, n_in, n_out))*side/n_in # 0 for a layer that pads what its kernel needs
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
+    hooks = [m.register_forward_hook(add) for m in model.modules()
+             if isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))]
     try:
         with eval_mode(model): out = _until(model, layer, next(model.parameters()).new_zeros(1, 3, side, side))
     except AssertionError as e: # timm's transformers ask for one size
-        raise InputError(f"this network takes no pictures of {side} pixels ({e}), so the places of its maps are not known; take a "
-                         "convolutional network") from e
+        raise InputError(f"this network takes no pictures of {side} pixels ({e}), so the places of its maps are not "
+                         "known; take a convolutional network") from e
     finally:
         for h in hooks: h.remove()
     if not isinstance(out, Tensor) or out.ndim != 4:
-        raise InputError(f"the layer gives {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}, no maps (n, C, h, w)")
+        raise InputError(f"the layer gives {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}, no "
+                         "maps (n, C, h, w)")
     known.update(settings=settings, cells=(side/out.shape[-1], start[0]))
     return known['cells']
 
@@ -92,15 +95,17 @@ def check_scores(
     "Raises `InputError` where it is not one number for each class, (n, classes)."
     if isinstance(out, Tensor) and out.ndim == 2: return out
     what = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-    raise InputError(f"this network gives {what}, and not one tensor of scores (n, classes); wrap it in a network whose forward gives the scores")
+    raise InputError(f"this network gives {what}, and not one tensor of scores (n, classes); wrap it in a network "
+                     "whose forward gives the scores")
 
 @contextmanager
 def hookable(
     model:nn.Module, # Compiled or not
 ) -> Iterator[nn.Module]:
-    "The network as it was before `torch.compile`, whose code takes no hooks; inside the block nothing of it runs compiled."
+    "The network as it was before `torch.compile`, whose code takes no hooks; in the block nothing of it runs compiled."
     net = getattr(model, '_orig_mod', model)
-    compiled = net is not model or any(hasattr(m, '_orig_mod') or getattr(m, '_compiled_call_impl', None) for m in net.modules())
+    compiled = net is not model or any(hasattr(m, '_orig_mod') or getattr(m, '_compiled_call_impl', None)
+                                       for m in net.modules())
     with torch.compiler.set_stance('force_eager') if compiled else nullcontext(): yield net
 
 def _run_hooked(model:nn.Module, hook:Callable, layers, x:Tensor):
@@ -119,9 +124,11 @@ def _layouts(model:nn.Module, shapes:dict, convs:dict) -> list[MapLayer]:
     last = {o for m in swins for o in m.modules() if not isinstance(o, nn.Conv2d)}
     patch = conv.stride[0] if len(convs) == 1 else n_in/max(grid[0], 1)
     def layout(m, s):
-        if len(s) == 3 and not swins and math.prod(grid) > 1 and 0 <= s[1]-math.prod(grid) <= 32 and s[2] == conv.out_channels:
+        n = math.prod(grid)
+        if len(s) == 3 and not swins and n > 1 and 0 <= s[1]-n <= 32 and s[2] == conv.out_channels:
             return MapLayer(m, grid, block=patch)
-        if len(s) == 4 and m in last and s[1]*s[2] > 1: return MapLayer(m, last=True, block=patch*2**round(math.log2(max(grid[0]/s[1], 1))))
+        if len(s) == 4 and m in last and s[1]*s[2] > 1:
+            return MapLayer(m, last=True, block=patch*2**round(math.log2(max(grid[0]/s[1], 1))))
         if len(s) == 4 and m not in last and s[2]*s[3] > 1: return MapLayer(m)
     return [o for m,s in shapes.items() if isinstance(s, tuple) and (o := layout(m, s)) is not None]
 
@@ -129,7 +136,8 @@ def _heard(model:nn.Module, found:list[MapLayer], x:Tensor) -> list[MapLayer]:
     "Those of `found` at whose places the scores hang."
     kept = {}
     with torch.inference_mode(False), torch.enable_grad():
-        scores = check_scores(_run_hooked(model, lambda m, args, out: kept.__setitem__(m, out), [o.module for o in found], x.clone().requires_grad_()))
+        scores = check_scores(_run_hooked(model, lambda m, args, out: kept.__setitem__(m, out),
+                                          [o.module for o in found], x.clone().requires_grad_()))
         mixed = (scores*torch.arange(1., scores.shape[1]+1, device=scores.device)).sum()
         outs = [kept[o.module] for o in found]
         slopes = torch.autograd.grad(mixed, [o for o in outs if o.requires_grad], allow_unused=True)
@@ -142,7 +150,7 @@ def find_map_layer(
     layer:nn.Module|str|None, # A layer, its name, or None for the last one that gives maps
     x:Tensor, # A picture (1, 3, H, W)
 ) -> MapLayer:
-    "The layer whose maps are weighed; they have more than one place. Raises `InputError` where there is none, or `layer` is none."
+    "The layer whose maps are weighed, of several places each. Raises `InputError` where none, or not `layer`, is one."
     names = dict(model.named_modules())
     if isinstance(layer, str) and layer not in names:
         raise InputError(f"this network has no layer {layer!r}; its parts are {list(names)[1:6]}, …")
@@ -154,12 +162,13 @@ def find_map_layer(
             convs[m] = tuple(out.shape[2:]),args[0].shape[2] if not convs else x.shape[2]
     with torch.no_grad(): _run_hooked(model, look, model.modules(), x)
     found = _layouts(model, shapes, convs)
-    if not found: raise InputError("no layer of this network gives feature maps (n, C, h, w) with more than one place; take a "
+    if not found:
+        raise InputError("no layer of this network gives feature maps (n, C, h, w) with more than one place; take a "
                                    "convolutional network or a vision transformer, or larger pictures")
     if layer is not None:
         if layer in (own := {o.module: o for o in found}): return own[layer]
-        raise InputError(f"the layer gives {shapes.get(layer, 'nothing')}, no feature maps (n, C, h, w) with more than one place; "
-                         "choose another one")
+        raise InputError(f"the layer gives {shapes.get(layer, 'nothing')}, no feature maps (n, C, h, w) with more than "
+                         "one place; choose another one")
     tokens = [o for o in found if o.grid is not None]
     if not tokens: return found[-1]
     # Attention has outputs of four dimensions too, (n, heads, tokens, …), which are no maps

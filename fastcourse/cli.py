@@ -83,8 +83,8 @@ def _read_input() -> str:
     if sys.stdin is None: raise InputError("standard input is closed; give the prompt as an argument")
     try: return sys.stdin.read()
     except UnicodeDecodeError as e:
-        raise InputError(f"standard input is no {e.encoding} text (byte {e.start}: {e.object[e.start]:#04x}); convert it first, "
-                         "or give the prompt as an argument") from None
+        raise InputError(f"standard input is no {e.encoding} text (byte {e.start}: {e.object[e.start]:#04x}); convert "
+                         "it first, or give the prompt as an argument") from None
 
 @call_parse
 def lm_generate(
@@ -113,7 +113,8 @@ def _queries(queries:tuple[str, ...]) -> dict:
     for q in queries:
         place,_,terms = q.partition('=')
         terms = [o.strip() for o in terms.split(',') if o.strip()]
-        if not place or not terms: raise InputError(f"{q!r} is no query; write class=term,term or train/class=term,term")
+        if not place or not terms:
+            raise InputError(f"{q!r} is no query; write class=term,term or train/class=term,term")
         *split,label = place.split('/')
         (res.setdefault(split[0], {}) if split else res)[label] = terms
     return res
@@ -138,9 +139,11 @@ def crawl(
     "Collect pictures by keyword into train and test folders, with a manifest; run again to go on"
     from fastcourse.crawl import crawl_images, show_crawl
     from fastcourse.search import SearchError
-    if not queries: raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
-    try: manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source), test_share=test_share,
-                                license=license, contact=contact)
+    if not queries:
+        raise InputError("no queries; write for example: fastcourse crawl pets \"cat=cat,cat photo\" \"dog=dog\"")
+    try:
+        manifest = crawl_images(_queries(queries), dest, max_images, pause, engine=_engine(source),
+                                test_share=test_share, license=license, contact=contact)
     except SearchError as e: _fail(f"crawl: {e}", 1)
     print(show_crawl(manifest, n_images=0).to_string())
 
@@ -153,7 +156,8 @@ def check(
     found = check_images(path)
     bad = found[found.problems.astype(bool)]
     if len(bad): print(bad[['file', 'problems', 'duplicate_of']].to_string(index=False))
-    print(f"{len(bad)} of {len(found)} files have a problem" + ("; fastcourse clean repairs or moves them" if len(bad) else ''))
+    print(f"{len(bad)} of {len(found)} files have a problem" +
+          ("; fastcourse clean repairs or moves them" if len(bad) else ''))
 
 @call_parse
 def clean(
@@ -166,7 +170,8 @@ def clean(
     done = clean_images(path, dry_run=dry_run, delete=delete)
     if len(done): print(done[['file', 'action', 'to', 'reason']].to_string(index=False))
     left = (done.action == 'left').sum()
-    print(f"{len(done)-left} files {'would be ' if dry_run else ''}changed" + (f"; {left} left as they are: look at them" if left else ''))
+    print(f"{len(done)-left} files {'would be ' if dry_run else ''}changed" +
+          (f"; {left} left as they are: look at them" if left else ''))
 
 # %% ../nbs/12_cli.ipynb #8675664e
 @call_parse
@@ -220,7 +225,7 @@ def cam(
     folder:str, # Folder of a saved classifier
     items:_Many, # Pictures, or a folder of them
     Out:str='cam.png', # Picture file to draw, a grid
-    which:str='predicted', # Whose evidence to draw: predicted, true, the name of a class, or class:NAME for one with such a name
+    which:str='predicted', # Whose evidence to draw: predicted, true, the name of a class, or class:NAME
     rows:int=5, # Rows of the grid
     cols:int=5, # Columns
     maps:str=None, # Also write the maps of all classes to this .npz file
@@ -228,7 +233,8 @@ def cam(
     "Draw where in the pictures a saved classifier sees its reasons"
     from matplotlib.backend_bases import FigureCanvasBase
     kinds = sorted({*FigureCanvasBase.get_supported_filetypes()} - {'pgf', 'raw', 'rgba'}) # TeX, and no pictures
-    if Path(Out).suffix[1:].lower() not in kinds: raise InputError(f"{Out!r} has no ending of a picture; give one of {', '.join(kinds)}")
+    if Path(Out).suffix[1:].lower() not in kinds:
+        raise InputError(f"{Out!r} has no ending of a picture; give one of {', '.join(kinds)}")
     if min(rows, cols) < 1: raise InputError(f"{rows=}, {cols=}: give 1 or more of each")
     m = _explained(folder, items, maps)
     fig = m.show(rows, cols, which)
@@ -251,7 +257,8 @@ def predict(
     for o,c,probs in zip(m.items, m.predicted, m.probs.tolist()):
         probs = {k: round(p, 6) for k,p in zip(m.vocab, probs)}
         rows.append({'file': str(o), 'class': c, 'probability': probs[c], 'probabilities': probs})
-    if json: return print(dumps(rows + [dict(file=str(o), error=why) for o,why in m.skipped], ensure_ascii=False, indent=1))
+    if json:
+        return print(dumps(rows + [dict(file=str(o), error=why) for o,why in m.skipped], ensure_ascii=False, indent=1))
     width = max(len(r['file']) for r in rows), max(map(len, m.vocab))
     for r in rows: print(f"{r['file']:<{width[0]}}  {r['class']:<{width[1]}}  {r['probability']:.4f}")
 
@@ -269,7 +276,8 @@ def _help() -> str:
     "What `fastcourse --help` shows."
     width = max(map(len, _commands))
     lines = "\n".join(f"  {name:<{width}}  {f.__doc__}" for name,f in _commands.items())
-    return f"usage: fastcourse COMMAND [options]\n\n{lines}\n\nfastcourse COMMAND --help shows the options of a command."
+    return (f"usage: fastcourse COMMAND [options]\n\n{lines}\n\nfastcourse COMMAND --help shows the options of a "
+            "command.")
 
 def _call(func, many:tuple, args:dict) -> None:
     "Call `func` with its arguments; `many` are those of its `*queries`, which stand behind the positional ones."
@@ -316,7 +324,8 @@ def _output_error() -> OSError|None:
 
 def _unforeseen(e:Exception) -> str:
     "One line about a bug; its trace goes into a file."
-    with tempfile.NamedTemporaryFile('w', prefix='fastcourse-error-', suffix='.txt', delete=False, encoding='utf-8', errors='backslashreplace') as f:
+    with tempfile.NamedTemporaryFile('w', prefix='fastcourse-error-', suffix='.txt', delete=False, encoding='utf-8',
+                                     errors='backslashreplace') as f:
         f.write(''.join(traceback.format_exception(e)))
     return f"this should not happen ({type(e).__name__}: {str(e)[:200]}); please report it with the file {f.name}"
 
@@ -330,7 +339,8 @@ def _explain(e:Exception) -> None:
         if out := _output_error():
             _discard_output()
             _fail(f"standard output cannot be written: {out.strerror or out}", 1)
-        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has room",
+        _fail(f"{e.filename or ''}: {e.strerror or e}; check that the path exists, may be read and written, and has "
+              "room",
               2 if e.errno in _bad_path else 1)
     if isinstance(e, MemoryError) or 'alloc' in str(e) and 'memory' in str(e): # torch's own is a RuntimeError
         _fail("there is not enough memory; give smaller numbers", 1)
@@ -349,7 +359,7 @@ def _open_streams() -> None:
 def main(
     argv:list[str]|None=None, # Arguments; by default those of the process
 ) -> None:
-    "Run a subcommand. Exit code 0: done; 1: not done, input is not to blame; 2: bad input, told in one line; 130: interrupted."
+    "Run a subcommand. Exit code 0: done; 1: not done; 2: bad input, told in one line; 130: interrupted."
     _open_streams()
     try:
         _run(sys.argv[1:] if argv is None else argv)

@@ -24,12 +24,12 @@ from .download import clean_text, download_images, download_rows, make_folder
 from .fetch import FetchLimits
 from .manifest import MANIFEST_COLUMNS, Manifest, folder_lock, load_manifest
 from .pictures import to_rgb
-from .search import (DuckDuckGo, FolderSearch, ImageSearch, NoResults, SearchError, SearchRefused, UrlListSearch,
-                               search_images)
+from .search import (DuckDuckGo, FolderSearch, ImageSearch, NoResults, SearchError, SearchRefused,
+                               UrlListSearch, search_images)
 
 # All that a crawl needs, from one place
-_all_ = ['download_images', 'search_images', 'DuckDuckGo', 'FolderSearch', 'ImageSearch', 'UrlListSearch', 'SearchError',
-         'NoResults', 'SearchRefused']
+_all_ = ['download_images', 'search_images', 'DuckDuckGo', 'FolderSearch', 'ImageSearch', 'UrlListSearch',
+         'SearchError', 'NoResults', 'SearchRefused']
 
 # %% ../nbs/07e_crawl.ipynb #734cc18c
 class Query(NamedTuple):
@@ -42,8 +42,8 @@ class Query(NamedTuple):
 def _check_name(kind:str, name):
     good = isinstance(name, str) and name == name.strip() and name.isprintable() and not name.startswith('.')
     if not good or not name or set(name) & set('/\\') or len(name.encode()) > 200:
-        raise InputError(f'{kind} is {str(name)[:60]!r}: it becomes a folder; use letters, no slashes, no dot in front, and no '
-                         'more than 200 bytes')
+        raise InputError(f'{kind} is {str(name)[:60]!r}: it becomes a folder; use letters, no slashes, no dot in '
+                         'front, and no more than 200 bytes')
 
 def plan_queries(
     queries:dict, # As for `crawl_images`
@@ -147,14 +147,15 @@ def crawl_images(
 ) -> pd.DataFrame: # The manifest: one row for each picture found
     """Search, download and sort pictures into `dest/split/class/`; run again, it goes on where it was interrupted.
 
-    A picture is kept once: one with the same bytes as an earlier one, or a near duplicate of it (`same_picture`), is never
-    kept again, whatever its class or split, so train and test share none. Columns (also in `manifest.csv`): `split`
-    ('' where `test_share` decides; the folder in `file` then says), `label`, `query`, `asked`, `rank`, `url`, `page`,
-    `title`, `status` and `reason` as in `download_images`, `file` (below `dest`), `sha256`, `phash`, `bytes`, `width`, `height`, `time` (UTC). A query without pictures has one row of rank 0, status
-    'no results', 'search refused' or 'search failed'. The next run asks such queries, and URLs that have 'failed',
-    again; all else is final. Every step is in `dest/.crawl/manifest.db` before it is done, so nothing is lost when the
-    crawl is killed. Raises `InputError` for bad arguments and where another crawl works in `dest`, and the `SearchError`
-    itself where no query found anything. Lesson row 5.1."""
+    A picture is kept once: one with the same bytes as an earlier one, or a near duplicate of it (`same_picture`), is
+    never kept again, whatever its class or split, so train and test share none. Columns (also in `manifest.csv`):
+    `split` ('' where `test_share` decides; the folder in `file` then says), `label`, `query`, `asked`, `rank`, `url`,
+    `page`, `title`, `status` and `reason` as in `download_images`, `file` (below `dest`), `sha256`, `phash`, `bytes`,
+    `width`, `height`, `time` (UTC). A query without pictures has one row of rank 0, status 'no results', 'search
+    refused' or 'search failed'. The next run asks such queries, and URLs that have 'failed', again; all else is final.
+    Every step is in `dest/.crawl/manifest.db` before it is done, so nothing is lost when the crawl is killed. Raises
+    `InputError` for bad arguments and where another crawl works in `dest`, and the `SearchError` itself where no query
+    found anything. Lesson 5.1, “Two words in, a picture set out”."""
     plan = plan_queries(queries, max_images)
     if not isinstance(test_share, Real) or not 0 <= test_share < 1:
         raise InputError(f'test_share is {test_share!r}: give a number from 0 up to, not including, 1')
@@ -216,7 +217,7 @@ def show_crawl(
 
     `found`: URLs of the search engine; `downloaded`: whole pictures that came, copies included; `kept`: pictures that
     are in their folder now. The sheet takes pictures from all classes in turn. Raises `InputError` where there is no
-    manifest. Lesson row 5.1."""
+    manifest. Lesson 5.1, “Two words in, a picture set out”."""
     df,folder = _load(manifest)
     here = df.file != ''
     if folder: here &= pd.Series([bool(o) and (folder/o).is_file() for o in df.file], index=df.index, dtype=bool)
@@ -242,8 +243,9 @@ def to_img2dataset(
         img2dataset --url_list urls.csv --input_format csv --url_col url --caption_col caption \\
             --save_additional_columns '["split","label"]' --output_folder out --distributor pyspark
 
-    `split` is the folder that the crawl chose; '' for what it did not keep, where the queries name no split. img2dataset
-    needs an environment of its own (it wants pandas < 3). Raises `InputError` for other endings, and where there is no URL."""
+    `split` is the folder that the crawl chose; '' for what it did not keep, where the queries name no split.
+    img2dataset needs an environment of its own (it wants pandas < 3). Raises `InputError` for other endings, and where
+    there is no URL."""
     file = Path(file).expanduser()
     if file.suffix not in ('.csv', '.tsv', '.json', '.parquet'):
         raise InputError(f"file is '{file}': give one that ends in .csv, .tsv, .json or .parquet")

@@ -100,8 +100,8 @@ def _judged(data:bytes, lim:FetchLimits) -> dict:
     except PictureError as e:
         raise FetchError('failed' if e.problem == 'not read' else 'rejected', str(e)) from None
     digest = hashlib.sha256(data).hexdigest()
-    return dict(status='ok', reason='', file=f'{digest[:20]}.{pic.kind}', sha256=digest, phash=picture_hash(pic.grey).hex(),
-                bytes=len(data), width=pic.width, height=pic.height)
+    return dict(status='ok', reason='', file=f'{digest[:20]}.{pic.kind}', sha256=digest,
+                phash=picture_hash(pic.grey).hex(), bytes=len(data), width=pic.width, height=pic.height)
 
 _PART = re.compile(r'\.[0-9a-f]{20}\.[a-z]+\.\d+-\d+\.part')
 
@@ -244,8 +244,8 @@ def download_images(
     work another time: network, time, 429, 5xx). jpg, png, webp, gif and bmp are kept, told by their first bytes and
     read to the end. Raises `InputError` for bad arguments."""
     urls = _as_urls(urls)
-    lim = FetchLimits(workers, per_host, timeout, max_time, max_bytes, max_pixels, min_side, retries, backoff, allow_local,
-                      contact, opt_outs)
+    lim = FetchLimits(workers, per_host, timeout, max_time, max_bytes, max_pixels, min_side, retries, backoff,
+                      allow_local, contact, opt_outs)
     dest = make_folder(dest)
     unique = list(dict.fromkeys(urls))
     with closing(download_rows(unique, dest, lim)) as rows:

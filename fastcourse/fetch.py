@@ -64,9 +64,11 @@ class FetchLimits:
         for name in ('timeout', 'max_time'): check_number(name, getattr(self, name), above=0)
         check_number('backoff', self.backoff, 0)
         if not isinstance(self.contact, str) or not self.contact.isascii() or not f'.{self.contact}'.isprintable():
-            raise InputError(f'contact is {self.contact!r}: give an address of yours, such as "+https://example.org/me"')
+            raise InputError(f'contact is {self.contact!r}: give an address of yours, such as '
+                             '"+https://example.org/me"')
         if isinstance(self.opt_outs, str) or not all(isinstance(o, str) for o in self.opt_outs):
-            raise InputError(f'opt_outs is {self.opt_outs!r}: give words of X-Robots-Tag, such as {OPT_OUTS}, or () for none')
+            raise InputError(f'opt_outs is {self.opt_outs!r}: give words of X-Robots-Tag, such as {OPT_OUTS}, or () '
+                             'for none')
 
 # %% ../nbs/07a_fetch.ipynb #157dfd02
 class Target(NamedTuple):
@@ -324,10 +326,12 @@ def _body(answer, lim:FetchLimits) -> bytes:
         data += unpack.decompress(part, lim.max_bytes+1-len(data)) if unpack else part
         if len(data) > lim.max_bytes: raise too_many
         if not known and len(data) >= 16:
-            if not picture_kind(data[:16]): raise FetchError('rejected', f'not a picture: {what_it_is(bytes(data[:200]))}')
+            if not picture_kind(data[:16]):
+                raise FetchError('rejected', f'not a picture: {what_it_is(bytes(data[:200]))}')
             known = True
         if unpack and unpack.eof: return bytes(data)
-    if answer.length: raise FetchError('failed', f'the connection closed with {answer.length} bytes missing', retry=True)
+    if answer.length:
+        raise FetchError('failed', f'the connection closed with {answer.length} bytes missing', retry=True)
     if unpack and not unpack.eof: raise FetchError('failed', 'the answer is damaged', retry=True)
     return bytes(data)
 
@@ -354,15 +358,19 @@ def fetch_url(
         whole = answer.isclosed() and not answer.will_close and not answer.chunked
         return data
     except (FetchError, Redirect): raise
-    except ssl.SSLCertVerificationError: raise FetchError('refused', 'the certificate of the host is not valid') from None
+    except ssl.SSLCertVerificationError:
+        raise FetchError('refused', 'the certificate of the host is not valid') from None
     except TimeoutError:
         if time.monotonic() >= end: raise FetchError('failed', f'it took longer than {lim.max_time:g} s') from None
         raise FetchError('failed', f'no answer for {lim.timeout:g} s', retry=True) from None
-    except http.client.RemoteDisconnected: raise FetchError('failed', 'the server closed the connection', retry=True) from None
-    except (http.client.HTTPException, zlib.error): raise FetchError('failed', 'the answer is damaged', retry=True) from None
+    except http.client.RemoteDisconnected:
+        raise FetchError('failed', 'the server closed the connection', retry=True) from None
+    except (http.client.HTTPException, zlib.error):
+        raise FetchError('failed', 'the answer is damaged', retry=True) from None
     except OSError as e: raise FetchError('failed', e.strerror or type(e).__name__, retry=True) from None
     # A server can send anything, and the standard library meets it with many exceptions: none may end the other URLs.
-    except Exception as e: raise FetchError('failed', f'the answer is damaged ({type(e).__name__}: {e})'[:200]) from None
+    except Exception as e:
+        raise FetchError('failed', f'the answer is damaged ({type(e).__name__}: {e})'[:200]) from None
     finally:
         if whole: lines.give(line)
         elif line: line.drop()

@@ -23,7 +23,7 @@ def penalise(
     seen:Tensor, # Words that were there already, (n, words) of True and False
     penalty:float, # Above 1 makes them less likely, below 1 likelier
 ) -> Tensor: # (n, words)
-    "Divide the positive scores of seen words by `penalty`, multiply the negative ones. [Keskar et al., 2019](https://arxiv.org/abs/1909.05858)."
+    "Divide positive scores of seen words by `penalty`, multiply negative ones. Keskar and others, arXiv 1909.05858."
     scores,penalty = scores.double(),min(max(float(penalty), 1e-300), 1e300) # beyond these a product may be infinite
     return torch.where(seen, torch.where(scores > 0, scores/penalty, scores*penalty), scores)
 
@@ -47,7 +47,7 @@ def keep_top_p(
     scores:Tensor, # (n, words)
     p:float, # Above 0, and 1 or less
 ) -> Tensor: # (n, words)
-    "Keep the likeliest words that have the probability `p` together. [Holtzman et al., 2020](https://arxiv.org/abs/1904.09751)."
+    "Keep the likeliest words that have the probability `p` together. Holtzman and others, arXiv 1904.09751."
     if p >= 1: return scores # every word, though rounding may bring a sum to 1 before the last ones
     top,order = scores.double().sort(descending=True, stable=True)
     probs = top.softmax(-1)
@@ -59,7 +59,7 @@ def keep_min_p(
     scores:Tensor, # (n, words)
     p:float, # Above 0, and 1 or less
 ) -> Tensor: # (n, words)
-    "Keep the words that are at least `p` times as likely as the likeliest. [Nguyen et al., 2024](https://arxiv.org/abs/2407.01082)."
+    "Keep the words that are at least `p` times as likely as the likeliest. Nguyen and others, arXiv 2407.01082."
     return scores.masked_fill(scores.double() < scores.amax(-1, keepdim=True)+math.log(p), -math.inf)
 
 def draw(

@@ -55,7 +55,8 @@ def _encode(lrnr, text, what='prompt'):
     if unknown:
         names = ', '.join(map(repr, unknown[:5])) + (f' and {len(unknown)-5} more' if len(unknown) > 5 else '')
         if not any(i and t.isalnum() and t not in special_words for t,i in zip(tokens, ids)):
-            raise InputError(f"{what} has only words that the model does not know ({names}); it knows {known_words(vocab)}")
+            raise InputError(f"{what} has only words that the model does not know ({names}); it knows "
+                             f"{known_words(vocab)}")
         warnings.warn(f"The model does not know {names}, and reads {UNK} instead.")
     return torch.tensor(ids)
 
@@ -85,7 +86,8 @@ class _Weights(NamedTuple):
 def _fbgemm_product(w, scale):
     "fbgemm's int8 product: on a CPU without AVX512-VNNI, `torch._int_mm` is slower than fp32"
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*quantized tensor', UserWarning) # torch means to drop them; then `_int_mm` is left
+        # torch means to drop them; then `_int_mm` is left
+        warnings.filterwarnings('ignore', '.*quantized tensor', UserWarning)
         q = torch.quantize_per_channel(w, scale.double(), torch.zeros(len(w), dtype=torch.long), 0, torch.qint8)
     packed = torch.ops.quantized.linear_prepack(q, None)
     def product(x, bias, out=None): # x in 7 bits: with 8 the sums of two products can overflow
@@ -228,10 +230,11 @@ class _Chooser:
     def _checked(self, scores):
         "What the user's own function chooses"
         ids = self.choose(scores)
-        if isinstance(ids, Tensor) and ids.shape == scores.shape[:1] and not ids.is_floating_point() and ids.dtype != torch.bool:
+        whole = isinstance(ids, Tensor) and not ids.is_floating_point() and ids.dtype != torch.bool
+        if whole and ids.shape == scores.shape[:1]:
             if ((0 <= ids) & (ids < scores.shape[1])).all(): return ids.to(scores.device, torch.long)
-        raise InputError(f"choose must give the number of a word for each of the {len(scores)} rows, a tensor of whole numbers "
-                         f"from 0 to {scores.shape[1]-1}; it gave {type(ids).__name__}.")
+        raise InputError(f"choose must give the number of a word for each of the {len(scores)} rows, a tensor of whole "
+                         f"numbers from 0 to {scores.shape[1]-1}; it gave {type(ids).__name__}.")
 
 # %% ../nbs/06_generate.ipynb #22304f03
 class _State(NamedTuple):
@@ -381,7 +384,8 @@ def _check_generate(net, vocab, rows, n_words, n, beam, choose, specials, drawin
         if w not in special_words: raise InputError(f"specials: {w!r} is none of {', '.join(sorted(special_words))}.")
     rows *= beam or n
     if rows*n_words > _most_words or rows*max(len(vocab), 12*sum(net.sizes)) > _most_numbers:
-        raise InputError(f"{rows} texts of {n_words} words at once are too many for the memory: ask for fewer at a time.")
+        raise InputError(f"{rows} texts of {n_words} words at once are too many for the memory: ask for fewer at a "
+                         "time.")
     own = {k for k,v in drawing.items() if v is not None and (k,v) != ('temperature', 1)}
     if choose is not None and (beam is not None or own-{'repetition_penalty'}):
         raise InputError("choose replaces the drawing: it takes no temperature, top_k, top_p, min_p, seed or beam.")
@@ -412,8 +416,8 @@ def _contexts(lrnr, net, prompts, states):
     for prompt,state in zip(prompts, states):
         if state is None: yield _encode(lrnr, prompt).to(device)
         elif not (isinstance(state, _State) and state.ids.max() < len(_vocab(lrnr)) and _same(state.mark, net.mark)):
-            raise InputError("state is not from this model as it is now: give the `.state` of one of its Generations, or the "
-                             "text as a prompt.")
+            raise InputError("state is not from this model as it is now: give the `.state` of one of its Generations, "
+                             "or the text as a prompt.")
         elif prompt == '': yield state.ids.to(device)
         else: yield torch.cat([state.ids, _encode(lrnr, prompt)[1:].to(state.ids.device)]).to(device)
 
@@ -443,10 +447,10 @@ def generate(
 ) -> Generation: # A list of them for several prompts or n > 1; an iterator of words for `stream`
     """Go on from `prompt` word by word, each word read once.
 
-    The filters apply in the order repetition_penalty, temperature, top_k, top_p, min_p; `keep_top_k` shows how to add an own
-    one. `specials` and the words of `stop` aside, no special token comes. Words that the model does not know are named in a
-    warning. Raises `InputError` for an empty prompt, for one of unknown words only, for values out of range, and for more
-    texts at once than the memory holds."""
+    The filters apply in the order repetition_penalty, temperature, top_k, top_p, min_p; `keep_top_k` shows how to add
+    an own one. `specials` and the words of `stop` aside, no special token comes. Words that the model does not know are
+    named in a warning. Raises `InputError` for an empty prompt, for one of unknown words only, for values out of range,
+    and for more texts at once than the memory holds."""
     if precision not in ('fp32', 'int8'): raise InputError(f"precision={precision!r} must be 'fp32' or 'int8'.")
     net = _net(lrnr, precision)
     vocab,alone = _vocab(lrnr),isinstance(prompt, str)
@@ -489,7 +493,10 @@ def predict_words(
     decoder:Callable=decode_words, # From words of the vocabulary to words as they read
     only_last_word:bool=False, # From the second word on, look at the last word alone
 ) -> str: # `text` and the new words
-    "What `LMLearner.predict` of fastai says, each word read once."
+    """What `LMLearner.predict` of fastai says, drawn at random, each word read once; `torch.manual_seed` repeats it.
+
+    Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of unknown
+    words only, and for values out of range."""
     net,vocab = _net(lrnr),_vocab(lrnr)
     check_drawing(n_words, vocab, temperature)
     ids,unk,run = _encode(lrnr, text).to(net.weights.emb.device),vocab.index(UNK),_Run(net, 1)

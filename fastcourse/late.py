@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from types import ModuleType
 
 # %% ../nbs/00_late.ipynb #8beb9fee
-_slow = ('sklearn', 'sklearn.metrics', 'sklearn.model_selection', 'scipy.stats', 'timm', 'torch._dynamo', 'torch._dynamo.utils')
+_slow = ('sklearn', 'sklearn.metrics', 'sklearn.model_selection', 'scipy.stats', 'timm', 'torch._dynamo',
+         'torch._dynamo.utils')
 
 class _StandIn(ModuleType):
     "A module that is loaded when something of it is used."
@@ -28,7 +29,7 @@ class _StandIn(ModuleType):
 def late_imports(
     names:tuple[str, ...]=_slow, # Modules that are functions to those who import them here, each behind its parent
 ) -> Iterator[None]:
-    "Inside the block `names` are not loaded, where they are installed and not loaded yet; they are when something of them is used."
+    "Inside the block `names` that are installed and not loaded yet are not loaded, until something of them is used."
     there = lambda name: name.partition('.')[0] in sys.modules or find_spec(name.partition('.')[0]) is not None
     new = {name: _StandIn(name) for name in names if name not in sys.modules and there(name)}
     for name,module in new.items():

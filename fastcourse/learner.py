@@ -367,7 +367,7 @@ class TensorLearner(DataLearner):
     def _call_one(self, event_name): self(event_name)
 
     def _find_answers(self, event_name):
-        "(callback, method) for those that answer; the methods alone where all are of this module and need no questions."
+        "(callback, method) for those that answer; the methods alone where all are of this module and always run."
         if not hasattr(event, event_name): raise Exception(f'missing {event_name}')
         if event_name == 'before_fit': self._answers.clear() # orders and methods may be others now
         answers = [o for cb in self.cbs.sorted('order') if (o := self._answer(cb, event_name))]
@@ -394,7 +394,8 @@ class TensorLearner(DataLearner):
         self._split(home)
         try:
             self('before_batch')
-            if home is not b and not self._answers['before_batch']: # no plain tensors, and nobody else wants to see them
+            # no plain tensors, and nobody else wants to see them
+            if home is not b and not self._answers['before_batch']:
                 for cb in self._grab_cbs(QuickCast): cb.before_batch()
             self._do_one_batch()
         except CancelBatchException: self('after_cancel_batch')
@@ -467,7 +468,7 @@ def tensor_learner(
     saving the best) do not look; a fit that a callback ends has no last validation.
 
     Raises `InputError` before any training for shapes that do not fit, no rows, NaN, a loss that does not match y, and
-    wrong settings. For this the model is tried on a batch and left as it was, torch's random state too. Row 4.4."""
+    wrong settings. For this the model is tried on a batch and left as it was, torch's random state too. Lesson 4.4."""
     check_model(model)
     check_settings(loss_func, valid, lr, opt_func, validate_every)
     floats = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())

@@ -86,7 +86,8 @@ def text_dls(
     for name,ds in (('train', dsets.train), ('valid', dsets.valid)):
         check_length(None, name, bs, seq_len, int(ds.items.text_length.sum()))
     _check_known(dsets, dsets.vocab, like is None)
-    dls = dsets.dataloaders(bs=bs, seq_len=seq_len, cache=len(texts), after_item=dblock.item_tfms, after_batch=dblock.batch_tfms)
+    dls = dsets.dataloaders(bs=bs, seq_len=seq_len, cache=len(texts), after_item=dblock.item_tfms,
+                            after_batch=dblock.batch_tfms)
     return TextDataLoaders(*dls.loaders, device=default_device())
 
 # %% ../nbs/06_lm.ipynb #ca2da08c
@@ -95,7 +96,8 @@ def bare_dls(
     vocab:list[str], # The words that the model knows
 ) -> TextDataLoaders:
     "DataLoaders without texts, which prepare a prompt as those in training were prepared."
-    texts = TfmdLists([], [tokenizer, Numericalize(vocab)], splits=[[], []], do_setup=False, types=[(str,), L, TensorText])
+    texts = TfmdLists([], [tokenizer, Numericalize(vocab)], splits=[[], []], do_setup=False,
+                      types=[(str,), L, TensorText])
     dsets = Datasets(tls=[texts])
     dls = [StreamDL(o, bs=16, device=default_device()) for o in (dsets.train, dsets.valid)]
     for dl in dls: dl._n_inp,dl._types = 1,{tuple: [LMTensorText, TensorText]} # fastai would look at a first batch
@@ -112,15 +114,15 @@ def _load_tensors(load, file):
     try:
         with torch.serialization.safe_globals(_may_be_stored()): return load()
     except fastai_text.pickle.UnpicklingError as e:
-        raise InputError(f"{str(file)!r} holds more than weights, or is damaged; it is not opened, since it could run code. "
-                         "Pass weights_only=False if you trust who wrote it.") from e
+        raise InputError(f"{str(file)!r} holds more than weights, or is damaged; it is not opened, since it could run "
+                         "code. Pass weights_only=False if you trust who wrote it.") from e
 
 class FastLMLearner(LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):
         if dl is None and sum(self.dls[ds_idx].lens) == 0:
-            raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading it; "
-                             "lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
+            raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading "
+                             "it; lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
 
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):
@@ -156,7 +158,8 @@ class FastLMLearner(LMLearner):
         **kwargs # For `load_state_dict`, as `strict`
     ) -> 'FastLMLearner':
         "fastai's `load`, for tensors and plain values only."
-        return _load_tensors(lambda: super(FastLMLearner, self).load(file, with_opt=with_opt, device=device, weights_only=weights_only, **kwargs), file)
+        return _load_tensors(lambda: super(FastLMLearner, self).load(file, with_opt=with_opt, device=device,
+                                                                     weights_only=weights_only, **kwargs), file)
 
     def load_encoder(self,
         file:str|Path, # Name of a file of `save_encoder`
@@ -169,21 +172,7 @@ class FastLMLearner(LMLearner):
         self.freeze()
         return self
 
-    def predict(self,
-        text:str, # What the words come after
-        n_words:int=1, # Words to add, up to a million
-        no_unk:bool=True, # Never say 'xxunk'
-        temperature:float=1., # Below 1 the likely words become likelier; 0 always takes the likeliest
-        min_p:float|None=None, # Words with a smaller probability are not drawn. (In `generate` it is relative)
-        no_bar:bool=False, # Without a progress bar
-        decoder:Callable=decode_words, # From words of the vocabulary to words as they read
-        only_last_word:bool=False, # From the second word on, look at the last word alone
-    ) -> str:
-        """`text` and the `n_words` words that come after, drawn at random; `torch.manual_seed` makes it repeatable.
-
-        Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of
-        unknown words only, and for values out of range."""
-        return predict_words(self, text, n_words, no_unk, temperature, min_p, no_bar, decoder, only_last_word)
+    predict = predict_words
 
 # %% ../nbs/06_lm.ipynb #e926fdff
 _rules = {name: getattr(fastai_text, name) for name in lm_rules}
@@ -216,7 +205,8 @@ def tokenizer_settings(
     if strange: raise InputError(f"The tokenizer's rule {strange[0]} is none of fastai's: code cannot be saved safely.")
     if type(tok) is BaseTokenizer: kind = dict(kind='split', split_char=tok.split_char)
     elif type(tok) in (SpacyTokenizer, LinearTokenizer):
-        kind = dict(kind='spacy', lang=tok.pipe.__self__.lang, special_toks=list(tok.special_toks), uneven=_uneven(tok, vocab))
+        kind = dict(kind='spacy', lang=tok.pipe.__self__.lang, special_toks=list(tok.special_toks),
+                    uneven=_uneven(tok, vocab))
     else: raise InputError(f"A {type(tok).__name__} cannot be saved safely: only SpacyTokenizer and BaseTokenizer can.")
     return dict(kind, rules=[r.__name__ for r in rules], sep=tokenizer.sep)
 

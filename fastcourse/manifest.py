@@ -37,7 +37,8 @@ def is_safe_name(
 def _trusted(rows:list[dict], where:str) -> list[dict]:
     "`rows` with numbers as numbers. Raises `InputError` for what a crawl would never write."
     for n,o in enumerate(rows, 1):
-        def no(what): return InputError(f"'{where}', row {n}: {what}; this is no manifest of a crawl: repair it, or move it away")
+        def no(what):
+            return InputError(f"'{where}', row {n}: {what}; this is no manifest of a crawl: repair it, or move it away")
         for k in _NUMBERS:
             if not re.fullmatch('[0-9]{1,18}', str(o[k])): raise no(f'{k} is {o[k]!r}')
             o[k] = int(o[k])
@@ -74,7 +75,8 @@ def folder_lock(
         try: fcntl.flock(at, fcntl.LOCK_EX|fcntl.LOCK_NB)
         except OSError as e:
             if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise InputError(f"another crawl or clean works in '{folder}' now: wait for it, or choose another folder") from None
+                raise InputError(f"another crawl or clean works in '{folder}' now: wait for it, or choose another "
+                                 "folder") from None
         yield
     finally: os.close(at)
 
@@ -119,12 +121,13 @@ def _connect(file:Path) -> sqlite3.Connection:
     return db
 
 def _stored_rows(db:sqlite3.Connection, where) -> list[dict]:
-    return _trusted([dict(o) for o in db.execute(f'SELECT {", ".join(MANIFEST_COLUMNS)} FROM rows ORDER BY rowid')], str(where))
+    return _trusted([dict(o) for o in db.execute(f'SELECT {", ".join(MANIFEST_COLUMNS)} FROM rows ORDER BY rowid')],
+                    str(where))
 
 def load_manifest(
     path:str|Path, # A picture set, or its manifest.csv
 ) -> tuple[list[dict], Path]: # Rows, and the folder that `file` is in
-    "The manifest of a set as rows; the database counts where it is there and sound. Raises `InputError` for no manifest."
+    "The manifest of a set as rows; a sound database counts more than the CSV. Raises `InputError` for no manifest."
     path = Path(path).expanduser()
     if not path.is_dir(): return read_manifest(path),path.parent
     file = path/'.crawl'/'manifest.db'
@@ -156,7 +159,8 @@ class Manifest:
         self.db,stored = self._open()
         self.rows,self.by_url,self.by_sha,self.hashes,self.hashed,self.kept = {},{},{},bytearray(),[],Counter()
         # A row that somebody else calls 'fetched' has no file here.
-        if stored is None: self.add([dict(o, status='found', file='') if o['status'] == 'fetched' else o for o in known])
+        if stored is None:
+            self.add([dict(o, status='found', file='') if o['status'] == 'fetched' else o for o in known])
         else:
             for o in stored: self._put(o)
         for o in self.rows.values():
@@ -171,7 +175,8 @@ class Manifest:
         try:
             db = _connect(file)
             return db,None if new else _stored_rows(db, file)
-        except sqlite3.OperationalError as e: raise OSError(errno.EIO, str(e), str(file)) from None   # locked, a full disk
+        except sqlite3.OperationalError as e: # locked, a full disk
+            raise OSError(errno.EIO, str(e), str(file)) from None
         except sqlite3.DatabaseError as e:
             aside = free_name(self.side/'damaged.db')
             warnings.warn(f"'{file}' is damaged ({e}): it is now '{aside.name}', and manifest.csv counts")
@@ -193,7 +198,8 @@ class Manifest:
             self.db.execute('COMMIT')
         except BaseException as e:
             if self.db.in_transaction: self.db.execute('ROLLBACK')
-            if isinstance(e, sqlite3.OperationalError): raise OSError(errno.EIO, str(e), str(self.side/'manifest.db')) from None
+            if isinstance(e, sqlite3.OperationalError):
+                raise OSError(errno.EIO, str(e), str(self.side/'manifest.db')) from None
             raise
 
     def add(self,
@@ -220,7 +226,8 @@ class Manifest:
         split:str, label:str, query:str, # A query
     ) -> list[dict]:
         "Its rows, best rank first."
-        return sorted((o for k,o in self.rows.items() if k[:3] == (split, label, query) and o['rank']), key=lambda o: o['rank'])
+        return sorted((o for k,o in self.rows.items() if k[:3] == (split, label, query) and o['rank']),
+                      key=lambda o: o['rank'])
 
     def _index(self, row):
         "Remember a kept picture, so that the next one can be compared with it."
@@ -242,9 +249,11 @@ class Manifest:
         for i in near:
             kept = self.hashed[i]
             place = self.dest/kept['file']
-            other = _look_at(place if place.exists() else self.side/self._waiting(kept))   # of this query, it still waits
+            # of this query, it still waits
+            other = _look_at(place if place.exists() else self.side/self._waiting(kept))
             # Where the kept one has been thrown away since, only the hash can tell.
-            if same_picture(mine, other) if mine and other else bits[i] <= NEAR_BITS//4: return 'a near duplicate of',kept
+            if same_picture(mine, other) if mine and other else bits[i] <= NEAR_BITS//4:
+                return 'a near duplicate of',kept
         return '',None
 
     def keep(self,
@@ -252,7 +261,8 @@ class Manifest:
     ) -> dict: # The row to settle
         "Choose a place where no other file is, and remember the picture."
         place = self.dest/row['file']
-        if place.exists() and not self._same(place, row): row = dict(row, file=free_name(place).relative_to(self.dest).as_posix())
+        if place.exists() and not self._same(place, row):
+            row = dict(row, file=free_name(place).relative_to(self.dest).as_posix())
         row = dict(row, status='ok')
         self._index(row)
         return row

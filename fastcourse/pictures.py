@@ -168,7 +168,8 @@ def _jpeg(data:bytes) -> _Jpeg:
         elif marker == 0xe1 and not res.exif and data[start:start+6] == b'Exif\0\0': res.exif = data[start:end]
         elif 0xc0 <= marker < 0xd0 and marker not in (0xc4, 0xc8, 0xcc):
             if res.width: raise ValueError('Invalid: two sizes')
-            res.height,res.width = int.from_bytes(data[start+1:start+3], 'big'),int.from_bytes(data[start+3:start+5], 'big')
+            res.height,res.width = int.from_bytes(data[start+1:start+3], 'big'),int.from_bytes(data[start+3:start+5],
+                                                                                               'big')
             res.n_parts,res.zeros = data[start+5] if start+5 < len(data) else 0,res.zeros or marker > 0xc1
         elif marker == 0xc4:
             while start+17 <= end <= len(data):
@@ -183,7 +184,8 @@ def _jpeg(data:bytes) -> _Jpeg:
 
 def _jpeg_grey(data:bytes, o:_Jpeg, side:int) -> np.ndarray:
     "The JPEG in grey, all its data read, scaled down while it is decoded. Raises `ValueError` for damage."
-    if not o.zeros and any(data.find(bytes(32), *scan) >= 0 for scan in o.scans): raise ValueError('a part of it is zero')
+    if not o.zeros and any(data.find(bytes(32), *scan) >= 0 for scan in o.scans):
+        raise ValueError('a part of it is zero')
     read = functools.partial(simplejpeg.decode_jpeg, colorspace='GRAY', min_height=side, min_width=side)
     try: return read(data)[...,0]
     except ValueError as e:
@@ -212,7 +214,7 @@ def strict_pillow() -> Iterator[None]:
 def open_picture(
     data:bytes, # A whole file
 ) -> Image.Image:
-    "Open `data` with Pillow: one of the five kinds, or another one that needs no other program. Raises what Pillow raises."
+    "Open `data` with Pillow: one of the five kinds, or one that needs no other program. Raises what Pillow raises."
     kind = picture_kind(data)
     if kind: return _READERS[kind](io.BytesIO(data))
     Image.init() # an older Pillow, or one built without a library, lacks some
@@ -271,7 +273,8 @@ def _read_jpeg(data:bytes, max_pixels:int, side:int) -> Picture|None:
         if any(word in str(e) for word in ('Corrupt', 'remature', 'is zero', 'Bogus', 'Invalid')): raise
         return None
     orientation = orientation_of(o.exif)
-    return Picture('jpg', o.width, o.height, _MODES[o.n_parts], False, False, orientation, turn_upright(grey, orientation))
+    return Picture('jpg', o.width, o.height, _MODES[o.n_parts], False, False, orientation,
+                   turn_upright(grey, orientation))
 
 def _read_other(data:bytes, kind:str, max_pixels:int, side:int) -> Picture:
     "Every other kind, by Pillow."
@@ -297,7 +300,9 @@ def read_picture(
     "Read all of `data`, to the last byte. Raises `PictureError`, whatever is wrong with it, and nothing else."
     kind = picture_kind(data)
     if not kind and not others: raise PictureError('not a picture', what_it_is(data))
-    try: return (_read_jpeg(data, max_pixels, side) if kind == 'jpg' else None) or _read_other(data, kind, max_pixels, side)
+    try:
+        return (_read_jpeg(data, max_pixels, side) if kind == 'jpg' else None) or _read_other(data, kind, max_pixels,
+                                                                                              side)
     except PictureError: raise
     except MemoryError: raise PictureError('not read', 'not enough memory') from None
     except Image.DecompressionBombError: raise PictureError('huge', f'more than {max_pixels} pixels') from None
@@ -312,7 +317,7 @@ def load_rgb(
     file:str|Path, # A file
     max_pixels:int=50_000_000, # More are 'huge'
 ) -> Image.Image: # Mode RGB
-    "The picture in `file` as it looks (`to_rgb`), where it is whole. Raises `PictureError`, with the same reasons everywhere."
+    "The picture in `file` as it looks (`to_rgb`), where it is whole. Raises `PictureError`, for the same reasons."
     data = read_file(file)
     doubt = read_picture(data, max_pixels, side=32).doubt
     if doubt: raise PictureError('16 bit', doubt)
@@ -357,7 +362,8 @@ def picture_look(
     if im.format == 'JPEG': im.draft('RGB', (256, 256))
     try: im = to_rgb(im)
     except PictureError: im = Image.new('RGB', im.size, 'gray')
-    im = Image.fromarray(np.ascontiguousarray(turn_upright(np.asarray(im), orientation))).reduce(max(1, min(im.size)//256))
+    im = Image.fromarray(np.ascontiguousarray(turn_upright(np.asarray(im), orientation)))
+    im = im.reduce(max(1, min(im.size)//256))
     small = im.resize((32, 32), Image.Resampling.BILINEAR).convert('YCbCr')
     chroma = np.asarray(small.resize((8, 8), Image.Resampling.BOX))[..., 1:].astype(np.int16)
     return PictureLook(np.asarray(small.getchannel(0)), chroma, picture_hash(np.asarray(im.convert('L'))))

@@ -69,10 +69,12 @@ def save_model(
     old = _old_weights(folder/kind.file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name,content in ((about['weights'], data), (kind.file, json.dumps(about, ensure_ascii=False, indent=1).encode())):
+        for name,content in ((about['weights'], data),
+                             (kind.file, json.dumps(about, ensure_ascii=False, indent=1).encode())):
             with write_beside(folder/name) as f: f.write(content)
         if old not in (None, about['weights']): (folder/old).unlink(missing_ok=True)
-    except OSError as e: raise InputError(f"The {kind.what} cannot be written to {str(folder)!r}: {e.strerror or e}.") from e
+    except OSError as e:
+        raise InputError(f"The {kind.what} cannot be written to {str(folder)!r}: {e.strerror or e}.") from e
     return folder
 
 # %% ../nbs/01_saved.ipynb #bd9b1ffc

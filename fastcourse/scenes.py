@@ -68,8 +68,9 @@ def digit_scenes(
     """Draw handwritten zeros and ones on photographs: `train/<class>`, `test/<class>` and `boxes.csv` in `dest`.
 
     Place, size (0.25 to 0.42 of the side), colour and background are random, the same for both classes. The writers of
-    `test` are not in `train`. Returns the table of `read_boxes`. Written beside and then renamed: an interrupted call leaves
-    nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small or too large. Used in lesson rows 5.1–5.7."""
+    `test` are not in `train`. Returns the table of `read_boxes`. Written beside and then renamed: an interrupted call
+    leaves nothing in `dest`. Raises `InputError` where `dest` is in use or a number is too small or too large. For
+    lesson 5, “Seeing and compressing”."""
     dest = Path(dest)
     used = [str(dest/o) for o in ('train', 'test', 'boxes.csv') if (dest/o).exists()]
     if used: raise InputError(f"{used} exist already; remove them or choose another folder")
@@ -110,14 +111,17 @@ def read_boxes(
     if not file.is_file(): raise InputError(f"{file} does not exist; give a folder with a boxes.csv, or the file")
     try: df = pd.read_csv(file)
     except (OSError, ValueError) as e: # pandas' own errors are ValueErrors
-        raise InputError(f"{file} cannot be read as a table ({type(e).__name__}); give a CSV file with the columns {', '.join(_columns)}") from e
+        raise InputError(f"{file} cannot be read as a table ({type(e).__name__}); give a CSV file with the columns "
+                         f"{', '.join(_columns)}") from e
     missing = [c for c in _columns if c not in df.columns]
     if missing: raise InputError(f"{file} lacks the column(s) {missing}; it has {str(list(df.columns))[:200]}")
     sides = df[_columns[2:]].apply(pd.to_numeric, errors='coerce')
     wrong = df[~np.isfinite(sides).all(axis=1) | df[_columns[:2]].isna().any(axis=1)]
     if len(wrong):
-        raise InputError(f"{file} has {len(wrong)} row(s) without a file, a label and four numbers, the first in line {wrong.index[0]+2}; "
-                         "mend or remove them")
+        raise InputError(f"{file} has {len(wrong)} row(s) without a file, a label and four numbers, the first in line "
+                         f"{wrong.index[0]+2}; mend or remove them")
     empty = df[(df.xmax <= df.xmin) | (df.ymax <= df.ymin)]
-    if len(empty): raise InputError(f"{file} has {len(empty)} empty box(es), the first for {empty.file.iloc[0]}; xmax > xmin and ymax > ymin are needed")
+    if len(empty):
+        raise InputError(f"{file} has {len(empty)} empty box(es), the first for {empty.file.iloc[0]}; xmax > xmin and "
+                         "ymax > ymin are needed")
     return df[_columns]

@@ -45,8 +45,8 @@ class ImageSearch(Protocol):
 # %% ../nbs/07c_search.ipynb #105431f0
 _FILTERS = dict(
     size=('Small', 'Medium', 'Large', 'Wallpaper'),
-    color=('color', 'Monochrome', 'Red', 'Orange', 'Yellow', 'Green', 'Blue', 'Purple', 'Pink', 'Brown', 'Black', 'Gray',
-           'Teal', 'White'),
+    color=('color', 'Monochrome', 'Red', 'Orange', 'Yellow', 'Green', 'Blue', 'Purple', 'Pink', 'Brown', 'Black',
+           'Gray', 'Teal', 'White'),
     license=('any', 'Public', 'Share', 'ShareCommercially', 'Modify', 'ModifyCommercially'))
 
 def _check_filters(filters:dict):
@@ -101,7 +101,8 @@ def _ask_duckduckgo_search(term:str, max_images:int, filters:dict) -> Iterator[d
     class Engine(DDGS):
         def _get_url(self, method, url, *args, **kwargs):
             answer = super()._get_url(method, url, *args, **kwargs)
-            if url.endswith('i.js'): raw.extend(o for o in _results(answer.content).get('results', []) if isinstance(o, dict))
+            if url.endswith('i.js'):
+                raw.extend(o for o in _results(answer.content).get('results', []) if isinstance(o, dict))
             return answer
     with warnings.catch_warnings(record=True):
         # it warns of its new name, and changes the filters of the whole program

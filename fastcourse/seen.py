@@ -16,11 +16,12 @@ from .pictures import load_rgb, picture_files, to_rgb
 
 # %% ../nbs/09_seen.ipynb #a38ff8da
 def rgb_image(
-    o, # What fastai's `PILImage.create` takes: a path, bytes, an array, a tensor, or a PIL picture, which stays as it is
+    o, # What `PILImage.create` takes: a path, bytes, an array, a tensor, or a PIL picture, which stays as it is
 ) -> PILImage: # A new one
     """`PILImage.create`, but every file and every PIL picture becomes RGB as it looks (`to_rgb`).
 
-    fastai takes a PIL picture as it is, palette or CMYK, and changes its class, after which one that was opened lazily can no more be read."""
+    fastai takes a PIL picture as it is, palette or CMYK, and changes its class, after which one that was opened lazily
+    can no more be read."""
     if isinstance(o, Image.Image): return PILImage.create(to_rgb(o))
     if not isinstance(o, (str, Path, bytes)): return PILImage.create(o)
     with Image.open(io.BytesIO(o) if isinstance(o, bytes) else o) as im: return PILImage.create(to_rgb(im))
@@ -33,7 +34,8 @@ def _as_item(o):
         if o.ndim not in (2, 3) or o.ndim == 3 and o.shape[2] not in (3, 4) or not o.size:
             raise InputError(f"an array of shape {o.shape} is no picture; (h, w) or (h, w, 3) is needed")
         if o.dtype.kind == 'f' and 0 <= o.min() and o.max() <= 1: o = (o*255).round().astype(np.uint8)
-        if o.dtype != np.uint8: raise InputError(f"an array of {o.dtype}, values {o.min()} to {o.max()}: give uint8, or floats 0 to 1")
+        if o.dtype != np.uint8:
+            raise InputError(f"an array of {o.dtype}, values {o.min()} to {o.max()}: give uint8, or floats 0 to 1")
         o = Image.fromarray(o)
     if not isinstance(o, Image.Image):
         raise InputError(f"{type(o).__name__} is no picture; give a path, a PIL picture or an array (h, w, 3)")
@@ -42,9 +44,10 @@ def _as_item(o):
 def as_items(
     items, # A folder, a picture (path, PIL picture, array), or a list of them
 ) -> list: # Paths and PIL pictures
-    "Pictures of any kind as a list of paths and PIL pictures. Raises `InputError` where there is none, or something else."
+    "Pictures of any kind as a list of paths and PIL pictures. Raises `InputError` for none, or something else."
     if isinstance(items, (str, Path)):
-        if not str(items): raise InputError("'' is no picture; give a picture, a list of pictures, a folder or a batch tensor")
+        if not str(items):
+            raise InputError("'' is no picture; give a picture, a list of pictures, a folder or a batch tensor")
         path = Path(items).expanduser()
         if path.is_dir(): items = picture_files(path)
         elif path.is_file(): items = [path]
@@ -68,7 +71,8 @@ class _Pictures:
     def __len__(self) -> int: return len(self.items)
     def __getitem__(self, i:int) -> tuple[PILImage, Tensor]:
         try: return _read(self.items[i]),torch.tensor(True)
-        except Exception: return PILImage.create(Image.new('RGB', (32, 32))),torch.tensor(False) # whatever PIL's readers raise
+        except Exception: # whatever PIL's readers raise
+            return PILImage.create(Image.new('RGB', (32, 32))),torch.tensor(False)
 
 def _read(item) -> PILImage:
     "The picture in RGB, a new one. A file is judged as everywhere: what `check_images` calls broken is not read."

@@ -16,8 +16,8 @@ from .words import *
 
 # %% ../nbs/06_speak.ipynb #a273cdd7
 lm_kind = Kind('lm.json', 'save_lm', 'model')
-lm_settings = ('emb_sz', 'n_hid', 'n_layers', 'pad_token', 'bidir', 'output_p', 'hidden_p', 'input_p', 'embed_p', 'weight_p',
-               'tie_weights', 'out_bias')
+lm_settings = ('emb_sz', 'n_hid', 'n_layers', 'pad_token', 'bidir', 'output_p', 'hidden_p', 'input_p', 'embed_p',
+               'weight_p', 'tie_weights', 'out_bias')
 lm_rules = ('fix_html', 'replace_rep', 'replace_wrep', 'spec_add_spaces', 'rm_useless_spaces', 'replace_all_caps',
             'replace_maj', 'lowercase')
 
@@ -122,7 +122,7 @@ class _Voice:
 
 # %% ../nbs/06_speak.ipynb #7490aa3b
 def _probabilities(scores, temperature, top_k, top_p, min_p):
-    "What is left of the words after temperature and filters, (words,); of equal words the one with the lower number counts first"
+    "What temperature and filters leave of the words, (words,); of equal words the lower number counts first"
     order = np.argsort(-scores, kind='stable')
     with np.errstate(over='ignore'): top = np.exp((scores[order].astype(float)-scores[order[0]])/float(temperature))
     if top_k is not None: top[top_k:] = 0
@@ -155,7 +155,8 @@ def _spoken(voice, ids, vocab, n_words, temperature, seed, filters):
     last = ids[-1]
     for _ in range(n_words):
         scores = np.where(silent, -np.inf, voice.step(last))
-        last = int(scores.argmax()) if temperature == 0 else _draw(_probabilities(scores, temperature, **filters), uniform())
+        if temperature == 0: last = int(scores.argmax())
+        else: last = _draw(_probabilities(scores, temperature, **filters), uniform())
         yield vocab[last]
 
 def speak(
@@ -172,9 +173,9 @@ def speak(
 ) -> str|Iterator[str]: # The prompt and what comes after, or the new words
     """What `generate(load_lm(folder), prompt, n_words, ...)` says, without loading torch, fastai and spaCy if it can.
 
-    It can where the prompt is plain: words of the vocabulary, with or without a capital and a comma, full stop, question or
-    exclamation mark. Any other prompt, and one of more than 1000 words, is left to `generate`. Raises `InputError` as
-    `load_lm` and `generate` do."""
+    It can where the prompt is plain: words of the vocabulary, with or without a capital and a comma, full stop,
+    question or exclamation mark. Any other prompt, and one of more than 1000 words, is left to `generate`. Raises
+    `InputError` as `load_lm` and `generate` do."""
     filters = dict(top_k=top_k, top_p=top_p, min_p=min_p)
     about,tensors = read_lm(folder, numpy=True)
     vocab = about['vocab']
@@ -186,6 +187,7 @@ def speak(
         said = generate(load_lm(folder), prompt, n_words, temperature=temperature, seed=seed, stream=stream, **filters)
         return said if stream else said.text
     o2i = {w: i for i,w in enumerate(vocab)}
-    new = _spoken(_Voice(about['config'], tensors), [o2i[w] for w in context], vocab, n_words, temperature, seed, filters)
+    new = _spoken(_Voice(about['config'], tensors), [o2i[w] for w in context], vocab, n_words, temperature, seed,
+                  filters)
     if stream: return (word for word,_ in word_pieces(new) if word)
     return about['tokenizer']['sep'].join(decode_words([*context, *new]))

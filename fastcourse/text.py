@@ -39,7 +39,8 @@ def _read_csv(path):
     except (OSError, ValueError, pd.errors.ParserError) as e:
         m = re.search(r'Expected (\d+) fields in line \d+, saw \d+', str(e))
         line,found = m and _odd_line(path, int(m[1])) or (0, 0)
-        if not line: raise InputError(f"{str(path)!r} cannot be read as a CSV file in UTF-8: {str(e).splitlines()[0]}") from e
+        if not line:
+            raise InputError(f"{str(path)!r} cannot be read as a CSV file in UTF-8: {str(e).splitlines()[0]}") from e
         raise InputError(f"Line {line} of {str(path)!r} has {found} values, and the first line {m[1]}: put a text with "
                          'commas into quotes, "one, two".') from e
     return rows[1:].set_axis(list(rows.iloc[0]), axis=1)
@@ -102,7 +103,8 @@ def _are_texts(o): return not hasattr(type(o), 'train_ds') # DataLoaders have it
 def _network(dls, arch, config, drop_mult, pretrained, **kwargs):
     "fastai's network, and how it splits the parameters; with fastai's weights if `pretrained`"
     from fastai.text.learner import language_model_learner
-    try: theirs = language_model_learner(dls, arch, config, drop_mult=drop_mult or 1e-9, pretrained=pretrained, **kwargs)
+    try:
+        theirs = language_model_learner(dls, arch, config, drop_mult=drop_mult or 1e-9, pretrained=pretrained, **kwargs)
     except OSError as e:
         raise InputError(f"The pretrained weights cannot be had ({e}): without a network, give pretrained_fnames ("
                          "names of a weight and a vocabulary file in 'models') or pretrained=False.") from e
@@ -132,8 +134,8 @@ def lm_learner(
     The defaults are for texts of a course: small and without regularisation, 0.999 next-word accuracy on the human
     numbers (LESSONS 4.10) in seconds. For a large corpus, `config=awd_lstm_lm_config, drop_mult=1., alpha=2., beta=1.`
     is fastai's `language_model_learner`. `fine_tune(3)` works too, at one rate for all layers unless `pretrained`.
-    Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config` with
-    unknown names."""
+    Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config`
+    with unknown names."""
     dls = lm_dls(df_or_path, text_col, seq_len, bs, valid_pct) if _are_texts(df_or_path) else df_or_path
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
@@ -146,10 +148,12 @@ def lm_learner(
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
     if path is not None: dls.path = Path(path)
     learned = pretrained or pretrained_fnames is not None
-    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, _config(config, pretrained), drop_mult, pretrained,
-                              backwards=backwards, pretrained_fnames=pretrained_fnames)
-    lrnr = FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy if metrics == 'accuracy' else metrics,
-                         alpha=alpha, beta=beta, path=path, # without pretrained weights fine_tune may train all layers alike
+    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, _config(config, pretrained), drop_mult,
+                              pretrained, backwards=backwards, pretrained_fnames=pretrained_fnames)
+    lrnr = FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(),
+                         metrics=accuracy if metrics == 'accuracy' else metrics,
+                         # without pretrained weights fine_tune may train all layers alike
+                         alpha=alpha, beta=beta, path=path,
                          **{'splitter': splitter if learned else trainable_params, **kwargs})
     if learned: lrnr.freeze()
     return lrnr
@@ -178,8 +182,8 @@ def load_lm(
 ) -> 'FastLMLearner':
     """A language model from a folder of `save_lm`, on the default device; nothing in the folder is run as code.
 
-    It has no texts. To train on: `lrnr.dls = lm_dls(df, like=lrnr)`. Raises `InputError` for a folder that is missing, damaged
-    or not what it says, and for weights with NaN or infinity."""
+    It has no texts. To train on: `lrnr.dls = lm_dls(df, like=lrnr)`. Raises `InputError` for a folder that is missing,
+    damaged or not what it says, and for weights with NaN or infinity."""
     about,tensors = read_lm(folder)
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy

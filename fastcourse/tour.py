@@ -28,7 +28,7 @@ class Part:
 
 # %% ../nbs/11_tour.ipynb #f7c19784
 class _NextWord(nn.Module):
-    "An LSTM with 20 hidden values and a Linear, started from the seed of lesson row 4.4. (L, 6) to (L, 6)."
+    "An LSTM with 20 hidden values and a Linear, started from the seed of lesson 4.4. (L, 6) to (L, 6)."
     def __init__(self, seed:int):
         super().__init__()
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ class _NextWord(nn.Module):
     def forward(self, x): return self.linear(self.rnn(x)[0])
 
 def learner_part() -> Part:
-    "Train lesson row 4.4 as a `Learner`; its ten pairs of losses beside the published ones."
+    "Train the network of lesson 4.4 as a `Learner`; its ten pairs of losses beside the published ones."
     from fastcourse.data import next_token_pairs, number_words, one_hot, codes, published
     from fastcourse.learner import history, tensor_learner
     row = published('4.4')
@@ -52,7 +52,7 @@ def learner_part() -> Part:
     print(table.to_string(index=False, float_format='%.6f'))
     print(f"largest difference: {worst:.1e}")
     return Part('A raw torch module as a fastai Learner',
-                "An LSTM learns the next word of “one , two , three , four , five ,” (lesson row 4.4). One call of "
+                "An LSTM learns the next word of “one , two , three , four , five ,” (lesson 4.4). One call of "
                 "tensor_learner makes it a Learner; here are its losses beside those printed in the course notes.",
                 [table, f"Largest difference: {worst:.1e}."])
 
@@ -69,7 +69,8 @@ def language_part(
     df = human_numbers()
     lrnr = lm_learner(df)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1) # an LSTM's steps are short: beside another program, two threads wait for each other most of the time
+    # an LSTM's steps are short: beside another program, two threads wait for each other most of the time
+    torch.set_num_threads(1)
     try: lrnr.fit_one_cycle(3, 2e-2)
     finally: torch.set_num_threads(threads)
     blocks = [history(lrnr)]
@@ -83,14 +84,15 @@ def language_part(
     line = f"Going on greedily from “one, two,”: {right} of 200 words counted right."
     print(f"\n{line}")
     return Part('A language model that counts',
-                f"An AWD_LSTM trains from scratch on {len(df)} texts “one, two, … one hundred”. Then it goes on from a prompt.",
+                f"An AWD_LSTM trains from scratch on {len(df)} texts “one, two, … one hundred”. Then it goes on from a "
+                "prompt.",
                 [*blocks, line])
 
 def words_in_order(
     said:str, # A text that a language model made, its words separated by spaces
     truth:str, # The text it was trained on; it starts again at its end
 ) -> int:
-    "How many words of `said` follow `truth` from its start, up to the first mistake, without the first three (the prompt)."
+    "How many words of `said` follow `truth` up to the first mistake, without the first three (the prompt)."
     words,cycle = said.replace(',', ' ,').split(),truth.replace(',', ' ,').split()
     good = 0
     for i,w in enumerate(o for o in words if not o.startswith('xx')):
@@ -105,7 +107,7 @@ def picture_part(
     seed:int=43052, # For the start of the network and the order of the pictures
     epochs:int=4, # Passes over the training pictures
 ) -> Part:
-    "Train a classifier from scratch; its accuracy, a grid of class activation maps, and whether they point at the object."
+    "Train a classifier from scratch; its accuracy, class activation maps, and whether they point at the object."
     from fastai.torch_core import set_seed
     from fastai.vision.all import resnet18
     from fastcourse.cam import cams
@@ -128,17 +130,20 @@ def picture_part(
     fig.savefig(dest/'cam.png', dpi=80)
     share = max(np.mean([o == c for o in m.labels]) for c in m.vocab)
     table = pd.DataFrame([('accuracy on the test folder', accuracy, 'always the larger class', share),
-                          ('peak of the map inside the digit\'s box', game.hit, 'the centre of the picture', game.centre)],
+                          ('peak of the map inside the digit\'s box', game.hit, 'the centre of the picture',
+                           game.centre)],
                          columns=['figure', 'measured', 'baseline', 'baseline measured'])
     print(table.to_string(index=False, float_format='%.3f'))
     return Part('A picture classifier and its reasons',
-                "Handwritten digits lie at random places on photographs; the writers of the test pictures are not in the "
-                "training set. A resnet18, cut where one cell of its map covers 8 pixels, trains from scratch. Its class "
-                "activation map shows which places speak for the class. White frame: the true place. Red title: a mistake.",
+                "Handwritten digits lie at random places on photographs; the writers of the test pictures are not in "
+                "the training set. A resnet18, cut where one cell of its map covers 8 pixels, trains from scratch. Its "
+                "class activation map shows which places speak for the class. White frame: the true place. Red title: "
+                "a mistake.",
                 [history(lrnr), table, fig])
 
 # %% ../nbs/11_tour.ipynb #be1713e0
-_style = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+_style = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums }
 th, td { border: 1px solid #ccc; padding: 0.25rem 0.7rem; text-align: right } th { background: #f3f3f3 }
 pre { background: #f6f6f6; padding: 0.8rem; white-space: pre-wrap } img { max-width: 100% } .time { color: #777 }"""
@@ -151,7 +156,8 @@ def _png(fig:Figure) -> str:
 
 def _html(block) -> str:
     "A table, a figure, a prompt with its answer, or a sentence, as HTML."
-    if isinstance(block, pd.DataFrame): return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format='{:.6f}'.format)
+    if isinstance(block, pd.DataFrame):
+        return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format='{:.6f}'.format)
     if isinstance(block, Figure): return _png(block)
     if isinstance(block, tuple): return f"<pre>&gt;&gt;&gt; {html.escape(block[0])}\n{html.escape(block[1])}</pre>"
     return f"<p>{html.escape(block)}</p>"
@@ -167,12 +173,16 @@ def report_html(
 ) -> str:
     "The whole report: one HTML page that holds its pictures."
     packages = ['fastcourse', 'fastai', 'torch', 'torchvision', 'fastcore', 'numpy', 'pandas', 'scikit-learn']
-    about = pd.DataFrame([('Python', platform.python_version()), *((p, version(p)) for p in packages), ('machine', machine()),
-                          ('seed', str(seed)), ('total time', f'{sum(p.seconds for p in parts):.0f} s')], columns=['what', 'value'])
-    body = "\n".join(f"<h2>{html.escape(p.title)}</h2>\n<p>{html.escape(p.text)}</p>\n" + "\n".join(map(_html, p.blocks)) +
+    about = pd.DataFrame([('Python', platform.python_version()), *((p, version(p)) for p in packages),
+                          ('machine', machine()), ('seed', str(seed)),
+                          ('total time', f'{sum(p.seconds for p in parts):.0f} s')], columns=['what', 'value'])
+    body = "\n".join(f"<h2>{html.escape(p.title)}</h2>\n<p>{html.escape(p.text)}</p>\n" +
+                     "\n".join(map(_html, p.blocks)) +
                      f'\n<p class="time">{p.seconds:.0f} seconds</p>' for p in parts)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>fastcourse: the tour</title><style>{_style}</style></head>\n'
-            f"<body><h1>fastcourse: the tour</h1>\n{body}\n<h2>Versions, machine, seed, time</h2>\n{_html(about)}\n</body></html>\n")
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>fastcourse: the '
+            f'tour</title><style>{_style}</style></head>\n'
+            f"<body><h1>fastcourse: the tour</h1>\n{body}\n<h2>Versions, machine, seed, "
+            f"time</h2>\n{_html(about)}\n</body></html>\n")
 
 # %% ../nbs/11_tour.ipynb #cf1fcb7b
 def tour(

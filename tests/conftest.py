@@ -1,4 +1,4 @@
-"""Every test runs without a network, its child processes too, whoever starts pytest; hypothesis tries the same examples every time."""
+"""No test has a network, nor its children, whoever starts pytest; hypothesis tries the same examples each time."""
 import os
 import sys
 from pathlib import Path
@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 # A red that comes by lot teaches nobody: `make test` is derandomised. `make test-long` looks for new examples.
 LONG = bool(os.environ.get("FASTCOURSE_TEST_LONG"))
-settings.register_profile("every time", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("long", deadline=None, max_examples=500, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("every time", derandomize=True, deadline=None, database=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=500, print_blob=True,
+                          suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("long" if LONG else "every time")

@@ -1,8 +1,8 @@
-"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick` for one other processor, without
+"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick` for one of them without
 the tests that start programs. Arguments of pytest narrow it down.
 
-torch picks its kernels by what the processor knows. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` tell it to know less, so one
-machine can play older ones. Prints a table: the red tests by setting. Exit code 1 where there is any.
+torch picks its kernels by what the processor knows. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` tell it to know
+less, so one machine can play older ones. Prints a table: the red tests by setting. Exit code 1 where there is any.
 """
 import os
 import re
@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 QUICK = "ATen default, oneDNN AVX2"
 # What starts programs and servers takes long and computes little
-SLOW = [f"--ignore=tests/test_{o}.py" for o in ("tour", "notebook", "terminal", "cli", "cli_streams", "cli_vision", "crawl", "clean",
+SLOW = [f"--ignore=tests/test_{o}.py"
+        for o in ("tour", "notebook", "terminal", "cli", "cli_streams", "cli_vision", "crawl", "clean",
                                                 "kills", "download", "fetch", "search", "manifest", "start")]
 
 
@@ -28,7 +29,8 @@ def known(flag: str) -> bool:
 def settings() -> dict[str, dict[str, str]]:
     "name -> environment"
     own = {"own": {}}
-    aten = {o: {"ATEN_CPU_CAPABILITY": o} for o in ("default", "avx2", "avx512") if o == "default" or known(o.replace("avx512", "avx512f"))}
+    aten = {o: {"ATEN_CPU_CAPABILITY": o} for o in ("default", "avx2", "avx512") if o == "default"
+            or known(o.replace("avx512", "avx512f"))}
     onednn = {o: {"ONEDNN_MAX_CPU_ISA": o} for o in ("SSE41", "AVX2") if known(o.lower().replace("sse41", "sse4_1"))}
     # convolutions stay quick with AVX2, all else is the plainest: what CI runs beside the machine's own setting
     other = {QUICK: aten["default"] | {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
@@ -38,13 +40,17 @@ def settings() -> dict[str, dict[str, str]]:
 
 def red(env: dict[str, str], args: list[str], quick: bool) -> tuple[list[str], str]:
     "The names of the red notebooks and tests under `env`, and pytest's closing line."
-    env = os.environ | {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT/"tests"/"offline")} | env
+    env = os.environ | {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "Agg",
+                        "PYTHONPATH": str(ROOT/"tests"/"offline")} | env
     workers = "1" if env["OMP_NUM_THREADS"] == "2" else "2"
     res = []
     if not args:
-        out = subprocess.run([BIN/"nbdev-test", "--skip-folder-re", "lessons", "--n-workers", workers], cwd=ROOT, env=env, capture_output=True, text=True)
-        res += sorted(set(re.findall(r"Error in cell \d+ in (\S+)", out.stdout + out.stderr))) or (["nbdev-test"] if out.returncode else [])
-    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", *(args or ["tests", *(SLOW if quick else [])])]
+        out = subprocess.run([BIN/"nbdev-test", "--skip-folder-re", "lessons", "--n-workers", workers], cwd=ROOT,
+                             env=env, capture_output=True, text=True)
+        res += sorted(set(re.findall(r"Error in cell \d+ in (\S+)",
+                                     out.stdout + out.stderr))) or (["nbdev-test"] if out.returncode else [])
+    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile",
+           *(args or ["tests", *(SLOW if quick else [])])]
     out = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True).stdout
     return res + re.findall(r"^(?:FAILED|ERROR) (\S+)", out, re.M), out.strip().split("\n")[-1]
 

@@ -117,20 +117,21 @@ CASES = {
     **{f"/same/{i}/photo.jpg": ("ok", "") for i in range(8)},
     "/again": ("duplicate", "same bytes"), "/smaller": ("ok", ""),   # near duplicates are the business of crawl_images
     # What a header or a body says that nobody expects
-    "/retry-odd": ("failed", "HTTP 503"), "/retry-endless": ("failed", "HTTP 503"), "/retry-past": ("failed", "HTTP 503"),
-    "/chunks": ("ok", ""), "/chunk-word": ("failed", "damaged"), "/chunk-negative": ("failed", "damaged"),
-    "/chunk-huge": ("failed", "damaged"), "/chunk-short": ("failed", "damaged"), "/chunk-endless-head": ("failed", "damaged"),
-    "/gzip-tail": ("ok", ""), "/gzip-cut": ("failed", "damaged"), "/brotli": ("rejected", "unknown"),
-    "/length-negative": ("ok", ""), "/length-word": ("ok", ""), "/status-word": ("failed", "damaged"), "/status-999": ("failed", "HTTP 999"),
+    "/retry-odd": ("failed", "HTTP 503"), "/retry-endless": ("failed", "HTTP 503"),
+    "/retry-past": ("failed", "HTTP 503"), "/chunks": ("ok", ""), "/chunk-word": ("failed", "damaged"),
+    "/chunk-negative": ("failed", "damaged"), "/chunk-huge": ("failed", "damaged"),
+    "/chunk-short": ("failed", "damaged"), "/chunk-endless-head": ("failed", "damaged"), "/gzip-tail": ("ok", ""),
+    "/gzip-cut": ("failed", "damaged"), "/brotli": ("rejected", "unknown"), "/length-negative": ("ok", ""),
+    "/length-word": ("ok", ""), "/status-word": ("failed", "damaged"), "/status-999": ("failed", "HTTP 999"),
     "/location-long": ("failed", "damaged"), "/header-bytes": ("ok", ""),
     # Opt-outs
-    "/noai": ("refused", "X-Robots-Tag: noai"), "/noindex": ("refused", "noindex"), "/noimageai": ("refused", "noimageai"),
-    "/noai-others": ("ok", ""), "/nofollow": ("ok", ""),
+    "/noai": ("refused", "X-Robots-Tag: noai"), "/noindex": ("refused", "noindex"),
+    "/noimageai": ("refused", "noimageai"), "/noai-others": ("ok", ""), "/nofollow": ("ok", ""),
     # Pictures as they really come
     "/stray.jpg": ("ok", ""), "/thumb-holed.jpg": ("rejected", "broken"), "/scans.jpg": ("rejected", "huge"),
     "/clear.png": ("ok", ""), "/deep.png": ("ok", ""), "/exif-odd.jpg": ("ok", ""), "/moving.gif": ("ok", ""),
-    "/cmyk.jpg": ("ok", ""), "/json.jpg": ("rejected", "JSON"), "/pdf.jpg": ("rejected", "PDF"), "/heic.jpg": ("rejected", "HEIC"),
-    "/tiff.jpg": ("rejected", "TIFF"), "/bmw.bmp": ("rejected", "unknown"),
+    "/cmyk.jpg": ("ok", ""), "/json.jpg": ("rejected", "JSON"), "/pdf.jpg": ("rejected", "PDF"),
+    "/heic.jpg": ("rejected", "HEIC"), "/tiff.jpg": ("rejected", "TIFF"), "/bmw.bmp": ("rejected", "unknown"),
     "http://192.0.0.8/": ("refused", "no public"), "http://192.88.99.1/": ("refused", "no public"),
     "http://168.63.129.16/": ("refused", "no public"), "http://[3fff::1]/": ("refused", "no public"),
     "http://[64:ff9b::a00:1]/": ("refused", "no public"),
@@ -261,7 +262,8 @@ class Handler(BaseHTTPRequestHandler):
         if first == "retry-past": return self.send(b"", 503, Retry_After="Mon, 01 Jan 0001 00:00:00 -2359")
         chunked = head+b"Transfer-Encoding: chunked\r\n\r\n"
         def chunk(data): return b"%x;odd=1\r\n%s\r\n" % (len(data), data)
-        if first == "chunks": return self.raw(chunked+chunk(picture(42)[:999])+chunk(picture(42)[999:])+b"0\r\nMore: 1\r\n\r\n")
+        if first == "chunks":
+            return self.raw(chunked+chunk(picture(42)[:999])+chunk(picture(42)[999:])+b"0\r\nMore: 1\r\n\r\n")
         if first == "chunk-word": return self.raw(chunked+chunk(picture(42)[:999])+b"many\r\n"+picture(42))
         if first == "chunk-negative": return self.raw(chunked+chunk(picture(42)[:999])+b"-1\r\n"+LARGE)
         if first == "chunk-huge": return self.raw(chunked+b"ffffffffffffffff\r\n"+picture(42))
@@ -275,8 +277,10 @@ class Handler(BaseHTTPRequestHandler):
         if first == "status-word": return self.raw(b"HTTP/1.1 fine OK\r\n\r\n"+picture(46))
         if first == "status-999": return self.raw(b"HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n")
         if first == "location-long": return self.raw(b"HTTP/1.1 302 Found\r\nLocation: /"+b"a"*100_000+b"\r\n\r\n")
-        if first == "header-bytes": return self.raw(head+b"X-\xff\xfe: \x80\xff\r\nContent-Length: %d\r\n\r\n" % len(picture(47))+picture(47))
-        if first in ("noai", "noindex", "noimageai"): return self.send(picture(48), X_Robots_Tag=f"nofollow, {first.upper()}")
+        if first == "header-bytes":
+            return self.raw(head+b"X-\xff\xfe: \x80\xff\r\nContent-Length: %d\r\n\r\n" % len(picture(47))+picture(47))
+        if first in ("noai", "noindex", "noimageai"):
+            return self.send(picture(48), X_Robots_Tag=f"nofollow, {first.upper()}")
         if first == "noai-others": return self.send(picture(48), X_Robots_Tag="otherbot: noai, noindex")
         if first == "nofollow": return self.send(picture(49), X_Robots_Tag="nofollow")
         if first == "stray.jpg": return self.send(GOOD[:-2]+b"\1\2\3"+GOOD[-2:])
@@ -285,7 +289,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(data[:-n]+bytes(400)+data[400-n:])
         if first == "scans.jpg": return self.send(many_scans())
         if first == "clear.png": return self.send(drawing())
-        if first == "deep.png": return self.send(encoded(Image.fromarray(np.asarray(noise(51).convert("L")).astype(np.uint16)*16), "PNG"))
+        if first == "deep.png":
+            return self.send(encoded(Image.fromarray(np.asarray(noise(51).convert("L")).astype(np.uint16)*16), "PNG"))
         if first == "exif-odd.jpg": return self.send(with_part(picture(52), b"II*\0\x08\0\0\0\xff\xff\x12\x01"))
         if first == "moving.gif": return self.send(encoded(noise(53), "GIF", save_all=True, append_images=[noise(54)]))
         if first == "cmyk.jpg": return self.send(encoded(noise(55).convert("CMYK")))

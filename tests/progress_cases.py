@@ -1,4 +1,4 @@
-"""Every public function that can show a bar, as a user calls it: with nothing, one thing and many, and stopped in the middle.
+"""Every public function that can show a bar, as a user calls it: with nothing, one thing, many, and stopped midway.
 
 `test_terminal.py` runs this file in a terminal, `test_notebook.py` in a Jupyter kernel.
 """
@@ -45,7 +45,8 @@ class World:
         self.classifier = cam_learner(self.dls, resnet18, pretrained=False)
         self.files = sorted((self.root/"set"/"test").rglob("*.png"))
         self.maps = cams(self.classifier, self.files)
-        self.boxes = pd.DataFrame([dict(file=f"{f.parent.name}/{f.name}", label=f.parent.name, xmin=0, ymin=0, xmax=20, ymax=20)
+        self.boxes = pd.DataFrame([dict(file=f"{f.parent.name}/{f.name}", label=f.parent.name, xmin=0, ymin=0, xmax=20,
+                                        ymax=20)
                                    for f in self.files])
         torch.manual_seed(0)
         self.speaker = lm_learner(pd.DataFrame({"text": ["one two three four five six"]*60}), bs=2, seq_len=8)
@@ -88,10 +89,11 @@ def calls(w: World) -> dict:
         "digit_scenes": lambda n: digit_scenes(w.root/f"scenes{next(w.fresh)}", 2*n, 2*n, size=32),
         "check_images": lambda n: check_images(w.folder(n)),
         "clean_images": lambda n: clean_images(w.damaged(n)),
-        "crawl_images": lambda n: crawl_images({"a": ["a"]}, w.root/f"crawl{next(w.fresh)}", max_images=max(n, 1), pause=0,
-                                               engine=FolderSearch(w.folder(n))),
+        "crawl_images": lambda n: crawl_images({"a": ["a"]}, w.root/f"crawl{next(w.fresh)}", max_images=max(n, 1),
+                                               pause=0, engine=FolderSearch(w.folder(n))),
         "download_images": lambda n: download_images(w.urls(n), w.root/f"got{next(w.fresh)}"),
-        "folder_dls": lambda n: folder_dls(pictures(w.root/f"dls{next(w.fresh)}"/"train", n).parent, size=40, num_workers=0),
+        "folder_dls": lambda n: folder_dls(pictures(w.root/f"dls{next(w.fresh)}"/"train", n).parent, size=40,
+                                           num_workers=0),
         "cams": lambda n: cams(w.classifier, some(n)),
         "gradcam": lambda n: gradcam(w.classifier, some(n)),
         "cascam": lambda n: cascam(w.dls, min(n, 2), 1., w.trained),
@@ -100,7 +102,8 @@ def calls(w: World) -> dict:
         "deletion_insertion": lambda n: deletion_insertion(cams(w.classifier, some(n)), w.classifier, steps=2),
         "train_replicas": lambda n: train_replicas(mlp2, x, 2*x, nn.MSELoss(), n=3, epochs=n),
         "train_replicas_alone": lambda n: train_replicas(Asks, x, 2*x, nn.MSELoss(), n=n, epochs=2),
-        "compare_replicas": lambda n: compare_replicas({"one": mlp2}, x, 2*x, nn.MSELoss(), n=2, epochs=n, threshold=1.),
+        "compare_replicas": lambda n: compare_replicas({"one": mlp2}, x, 2*x, nn.MSELoss(), n=2,
+                                                       epochs=n, threshold=1.),
         "lrnr.predict": lambda n: w.speaker.predict("one two", n_words=n),
     }
 
@@ -120,7 +123,8 @@ DRAWN_BY = set()   # module.function of every loop that drew a bar
 def caller() -> str:
     "The function of the package that asked for the bar."
     frame = sys._getframe(3)   # this one, bar and progress are not it
-    while not (Path(frame.f_code.co_filename).parent.name == "fastcourse" and frame.f_code.co_name[0] != "<"): frame = frame.f_back
+    while not (Path(frame.f_code.co_filename).parent.name == "fastcourse" and frame.f_code.co_name[0] != "<"):
+        frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
 
 

@@ -30,12 +30,13 @@ def screen(stream: str, cols: int = 100, rows: int = 200) -> str:
     return "\n".join(line.rstrip() for line in term.display).rstrip()
 
 
-def in_terminal(argv, cols: int = 100, rows: int = 200, timeout: float = 900, cwd=None, env: dict | None = None) -> Seen:
+def in_terminal(argv, cols: int = 100, rows: int = 200, timeout: float = 900, cwd=None,
+                env: dict | None = None) -> Seen:
     "Run `argv` with a terminal of that size as its input, output and errors."
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-    process = subprocess.Popen([*map(str, argv)], stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, start_new_session=True,
-                               env=os.environ | {"TERM": "xterm"} | (env or {}))
+    process = subprocess.Popen([*map(str, argv)], stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd,
+                               start_new_session=True, env=os.environ | {"TERM": "xterm"} | (env or {}))
     os.close(theirs)
     written, end = b"", time.monotonic() + timeout
     with contextlib.closing(os.fdopen(ours, "rb", buffering=0)) as out:

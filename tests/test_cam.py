@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import BCEWithLogitsLossFlat, CrossEntropyLossFlat, Image, Learner, get_image_files, models, resnet18, set_seed, vision_learner
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, Image, Learner, get_image_files, models,
+                               resnet18, set_seed, vision_learner)
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -63,7 +64,8 @@ def test_the_mean_of_a_map_is_the_logit_of_the_network(lrnr, files):
     assert_close(m.logits, m.maps.mean((2, 3)), **close)
 
 
-@pytest.mark.parametrize("arch, stride", [(resnet18, 8), (resnet18, None), (models.convnext_tiny, None), (models.mobilenet_v3_small, 16)])
+@pytest.mark.parametrize("arch, stride", [(resnet18, 8), (resnet18, None), (models.convnext_tiny, None),
+                                          (models.mobilenet_v3_small, 16)])
 def test_gradcam_with_the_readable_head_is_the_positive_part_over_the_places(dls, files, arch, stride):
     lrnr = cam_learner(dls, arch, pretrained=False, stride=stride)
     m, g = cams(lrnr, files), gradcam(lrnr, files, layer=lrnr.model[0])
@@ -104,7 +106,8 @@ def test_the_grad_cam_package_agrees(lrnr, files):
 def test_the_torchcam_package_agrees(lrnr, files):
     x, m = tensors(lrnr, files), cams(lrnr, files)
     lrnr.model.eval()
-    for kind, layers in ((methods.CAM, dict(target_layer=lrnr.model[0], fc_layer=lrnr.model[1][2])), (methods.GradCAM, dict(target_layer=lrnr.model[0]))):
+    for kind, layers in ((methods.CAM, dict(target_layer=lrnr.model[0], fc_layer=lrnr.model[1][2])),
+                         (methods.GradCAM, dict(target_layer=lrnr.model[0]))):
         with kind(lrnr.model, **layers) as peer:
             for c in range(2):
                 theirs = peer(c, lrnr.model(x), normalized=False)[0].detach()
@@ -167,13 +170,16 @@ def test_grad_cam_of_tokens_agrees_with_the_other_packages(dls, files, kwargs):
     lrnr.model.laid = laid
     try:
         with methods.GradCAM(lrnr.model, target_layer=laid.maps) as peer:
-            for c in range(2): assert_close(peer(c, lrnr.model(x), normalized=False)[0].detach(), g.maps[:, c], rtol=1e-3, atol=1e-7)
+            for c in range(2):
+                assert_close(peer(c, lrnr.model(x), normalized=False)[0].detach(), g.maps[:, c], rtol=1e-3, atol=1e-7)
     finally: hook.remove()
 
 
 def test_legrad_of_torchcam_sees_the_same_patches(dls):
-    """Its maps are other ones (slopes of the attention), so only their place is compared: in a network of torchvision whose
-    patches do not talk, both shine where the evidence is."""
+    """In a ViT of torchvision, as torchcam's LeGrad takes none of timm: are both maps brightest where the evidence is?
+
+    LeGrad's are slopes of the attention, so the numbers differ; the patches of this network do not talk, so their
+    places must agree. The tokens of timm networks are compared with Grad-CAM of both libraries, above."""
     set_seed(0)
     net = models.VisionTransformer(64, 16, 1, 2, 24, 48, num_classes=2).eval()
     nn.init.normal_(net.heads.head.weight)
@@ -188,7 +194,8 @@ def test_legrad_of_torchcam_sees_the_same_patches(dls):
 
 def test_swin_has_its_channels_last(dls, files):
     set_seed(6)
-    lrnr = Learner(dls, timm.create_model("swin_tiny_patch4_window7_224", num_classes=2, img_size=64, depths=(1, 1, 1, 1), embed_dim=24, num_heads=(1, 1, 1, 1)),
+    lrnr = Learner(dls, timm.create_model("swin_tiny_patch4_window7_224", num_classes=2, img_size=64,
+                                          depths=(1, 1, 1, 1), embed_dim=24, num_heads=(1, 1, 1, 1)),
                    loss_func=CrossEntropyLossFlat())
     x, g = tensors(lrnr, files), gradcam(lrnr, files)
     assert g.maps.shape == (12, 2, 2, 2) and g.cells == (32, 15.5)
@@ -233,8 +240,10 @@ class Gives(nn.Module):
     def forward(self, x): return self.wrap(self.net(x))
 
 
-@pytest.mark.parametrize("wrap, word", [(lambda o: (o, o), "a tuple"), (lambda o: {"scores": o}, "a dict"), (lambda o: o[:, :, None], r"a tensor of shape \(8, 2, 1\)"),
-                                        (lambda o: [o], "a list"), (lambda o: o.sum(), r"a tensor of shape \(\)")], ids=["tuple", "dict", "3d", "list", "number"])
+@pytest.mark.parametrize("wrap, word", [(lambda o: (o, o), "a tuple"), (lambda o: {"scores": o}, "a dict"),
+                                        (lambda o: o[:, :, None], r"a tensor of shape \(8, 2, 1\)"),
+                                        (lambda o: [o], "a list"), (lambda o: o.sum(), r"a tensor of shape \(\)")],
+                         ids=["tuple", "dict", "3d", "list", "number"])
 def test_a_network_that_gives_more_than_scores_is_one_sentence(dls, files, wrap, word):
     with pytest.raises(InputError, match=f"this network gives {word}.*scores") as e:
         gradcam(Learner(dls, Gives(wrap), loss_func=nn.CrossEntropyLoss()), files)
@@ -262,7 +271,9 @@ def test_classes_that_have_the_names_of_the_words(tmp_path):
     for c in ("true", "predicted"):
         for split in ("train", "test"):
             (tmp_path/split/c).mkdir(parents=True)
-            for i in range(3): Image.fromarray(np.random.default_rng(len(c+split)*9+i).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path/split/c/f"{i}.png")
+            for i in range(3):
+                pixels = np.random.default_rng(len(c+split)*9+i).integers(0, 255, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path/split/c/f"{i}.png")
     lrnr = cam_learner(folder_dls(tmp_path, size=32, num_workers=0), resnet18, pretrained=False, stride=8)
     m = cams(lrnr, tmp_path/"test")
     assert m.vocab == ["predicted", "true"]
@@ -281,9 +292,9 @@ def test_classes_that_have_the_names_of_the_words(tmp_path):
 def test_every_kind_of_input(lrnr, path, files):
     m = cams(lrnr, path/"test")
     pictures = [Image.open(f) for f in files]
-    for o in (files, [str(f) for f in files], pictures, [np.array(i) for i in pictures], [np.array(i)/255 for i in pictures],
-              tensors(lrnr, files), str(path/"test"), [files[0], str(files[1]), pictures[2], np.array(pictures[3]), *files[4:]],
-              [pictures[0], *files[1:]]):
+    for o in (files, [str(f) for f in files], pictures, [np.array(i) for i in pictures],
+              [np.array(i)/255 for i in pictures], tensors(lrnr, files), str(path/"test"),
+              [files[0], str(files[1]), pictures[2], np.array(pictures[3]), *files[4:]], [pictures[0], *files[1:]]):
         assert_close(cams(lrnr, o).maps, m.maps, **close)
     for o in (files[0], pictures[0], np.array(pictures[0])):
         assert_close(cams(lrnr, o).maps, m.maps[:1], **close)
@@ -315,7 +326,8 @@ def test_broken_files_are_named_and_the_others_stay_in_order(path, files, tmp_pa
 
 def test_odd_pictures(lrnr, tmp_path):
     odd = []
-    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 90)), ("P", (90, 1)), ("CMYK", (9, 9)), ("LA", (7, 5)), ("RGB", (5000, 4000))]):
+    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 90)), ("P", (90, 1)), ("CMYK", (9, 9)),
+                                      ("LA", (7, 5)), ("RGB", (5000, 4000))]):
         odd.append(tmp_path/f"{i}.{'jpg' if mode in ('CMYK', 'RGB') else 'png'}")
         Image.new(mode, size, 77 if mode in "LP" else None).save(odd[-1])
     clear = tmp_path/"clear.png"
@@ -327,9 +339,12 @@ def test_odd_pictures(lrnr, tmp_path):
     assert m.overlay(0).size == (64, 64)
 
 
-@pytest.mark.parametrize("items, word", [([], "no pictures"), ([3], "is no picture"), (None, "is no picture"), ("nowhere", "does not exist"),
-                                         (torch.zeros(3, 8, 8), "N, 3, H, W"), (torch.zeros(0, 3, 8, 8), "N, 3, H, W"), (np.zeros((0, 4), np.uint8), "no picture"),
-                                         (np.full((4, 4), np.nan), "uint8, or floats"), (np.zeros((4, 4, 2), np.uint8), "no picture")])
+@pytest.mark.parametrize("items, word", [([], "no pictures"), ([3], "is no picture"), (None, "is no picture"),
+                                         ("nowhere", "does not exist"), (torch.zeros(3, 8, 8), "N, 3, H, W"),
+                                         (torch.zeros(0, 3, 8, 8), "N, 3, H, W"),
+                                         (np.zeros((0, 4), np.uint8), "no picture"),
+                                         (np.full((4, 4), np.nan), "uint8, or floats"),
+                                         (np.zeros((4, 4, 2), np.uint8), "no picture")])
 def test_bad_input(lrnr, items, word):
     for f in (cams, gradcam):
         with pytest.raises(InputError, match=word):
@@ -338,9 +353,10 @@ def test_bad_input(lrnr, items, word):
 
 def test_bad_settings_are_one_sentence(lrnr, path, files, tmp_path):
     m = cams(lrnr, files[:4])
-    for f in (lambda: cams(lrnr, files, bs=0), lambda: cams(lrnr, ""), lambda: cams(lrnr, files[:2], save=tmp_path), lambda: cams(lrnr, files[:2], save=""),
-              lambda: cams(lrnr, torch.zeros(2, 3, 64, 64, dtype=torch.uint8)), lambda: m.show(0, 5), lambda: m.show(2, 2.5), lambda: m.show(alpha=2),
-              lambda: m.show(cmap="no such"), lambda: m.overlay(4), lambda: m.show(boxes="boxes.csv"), lambda: load_cams("maps.npz", lrnr)):
+    for f in (lambda: cams(lrnr, files, bs=0), lambda: cams(lrnr, ""), lambda: cams(lrnr, files[:2], save=tmp_path),
+              lambda: cams(lrnr, files[:2], save=""), lambda: cams(lrnr, torch.zeros(2, 3, 64, 64, dtype=torch.uint8)),
+              lambda: m.show(0, 5), lambda: m.show(2, 2.5), lambda: m.show(alpha=2), lambda: m.show(cmap="no such"),
+              lambda: m.overlay(4), lambda: m.show(boxes="boxes.csv"), lambda: load_cams("maps.npz", lrnr)):
         with pytest.raises(InputError) as e: f()
         assert "\n" not in str(e.value)
 
@@ -478,7 +494,8 @@ def test_damaged_map_files(lrnr, files, tmp_path):
     cams(lrnr, files, save=good)
     data = good.read_bytes()
     bad = tmp_path/"bad.npz"
-    for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"descr", b"dexcr"), misspelt(data), b"\x93NUMPY"):
+    for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"descr", b"dexcr"), misspelt(data),
+                   b"\x93NUMPY"):
         bad.write_bytes(change)
         if change == data: continue
         with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
@@ -499,7 +516,8 @@ def test_huge_and_encrypted_map_files_are_refused_before_they_are_read(lrnr, fil
     import os
     import resource
     bad, vocab = tmp_path/"bad.npz", list(map(str, lrnr.dls.vocab))
-    good = dict(vocab=vocab, maps=np.zeros((2, 2, 3, 3), np.float32), logits=np.zeros((2, 2), np.float32), labels=["", ""], items=["", ""], cells=[8., 0.])
+    good = dict(vocab=vocab, maps=np.zeros((2, 2, 3, 3), np.float32), logits=np.zeros((2, 2), np.float32),
+                labels=["", ""], items=["", ""], cells=[8., 0.])
     put(bad, **good)
     assert len(load_cams(bad, lrnr.dls)) == 2
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 2), }"
@@ -513,10 +531,13 @@ def test_huge_and_encrypted_map_files_are_refused_before_they_are_read(lrnr, fil
                         f.write(bomb)
                         for _ in range(200 if compress else 1): f.write(bytes(1 << 20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for make in (lambda: with_bomb(zipfile.ZIP_DEFLATED), lambda: with_bomb(zipfile.ZIP_STORED), lambda: put(bad, zipfile.ZIP_DEFLATED, **good),
-                 lambda: put(bad, **{**good, "cells": [float("nan"), 0.]}), lambda: put(bad, **{**good, "cells": [0., 0.]}),
-                 lambda: put(bad, **{**good, "labels": [""]}), lambda: put(bad, **{**good, "maps": np.zeros((0, 2, 3, 3), np.float32)}),
-                 lambda: put(bad, **{**good, "maps": np.zeros((2, 2, 3, 3), int)}), lambda: put(bad, **{k: v for k, v in good.items() if k != "items"})):
+    for make in (lambda: with_bomb(zipfile.ZIP_DEFLATED), lambda: with_bomb(zipfile.ZIP_STORED),
+                 lambda: put(bad, zipfile.ZIP_DEFLATED, **good),
+                 lambda: put(bad, **{**good, "cells": [float("nan"), 0.]}),
+                 lambda: put(bad, **{**good, "cells": [0., 0.]}), lambda: put(bad, **{**good, "labels": [""]}),
+                 lambda: put(bad, **{**good, "maps": np.zeros((0, 2, 3, 3), np.float32)}),
+                 lambda: put(bad, **{**good, "maps": np.zeros((2, 2, 3, 3), int)}),
+                 lambda: put(bad, **{k: v for k, v in good.items() if k != "items"})):
         make()
         with pytest.raises(InputError, match="damaged") as e: load_cams(bad, lrnr.dls)
         assert "\n" not in str(e.value)
@@ -538,10 +559,10 @@ import resource, sys, torch
 from fastcourse.cam import cams
 from fastai.vision.all import Learner, nn
 from fastcourse.bodies import ReadableNet, cam_head
-from fastcourse.vision import _bare_dls
-about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None, vocab=[f"c{i}" for i in range(200)])
-lrnr = Learner(_bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)), loss_func=nn.CrossEntropyLoss())
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+from fastcourse.vision import bare_dls
+about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None,
+vocab=[f"c{i}" for i in range(200)]) lrnr = Learner(bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)),
+loss_func=nn.CrossEntropyLoss()) peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 cams(lrnr, torch.zeros(40, 3, 32, 32), bs=4, save=sys.argv[1])
 before = peak()
 m = cams(lrnr, torch.zeros(200, 3, 32, 32), bs=4, save=sys.argv[1])

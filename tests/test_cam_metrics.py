@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcourse.cam import CAMs, cams, gradcam
-from fastcourse.cam_metrics import (_area, _filled, _gaussian, _iou, _mask, _mean_interval, _rank, _share, deletion_insertion,
-                                    energy_pointing_game, grid_pointing_game, max_box_acc, model_randomisation, pointing_game, road)
+from fastcourse.cam_metrics import (_area, _filler, _gaussian, _iou, _mask, _mean_interval, _rank, _share,
+                                    deletion_insertion, energy_pointing_game, grid_pointing_game, max_box_acc,
+                                    model_randomisation, pointing_game, road)
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes, read_boxes
 from fastcourse.vision import cam_learner, folder_dls
@@ -120,7 +121,7 @@ def test_several_boxes_of_a_file(m, boxes):
 
 
 def test_only_boxes_of_the_class_count(m, boxes):
-    "A box of another class around the whole picture gives no hit, and where it is the only one the picture is left out."
+    "A box of another class around the whole picture gives no hit; where it is the only one the picture is left out."
     other = boxes.assign(label="other", xmin=0, ymin=0, xmax=64, ymax=64)
     for f in by_boxes:
         pd.testing.assert_series_equal(f(m, pd.concat([boxes, other])), f(m, boxes))
@@ -147,7 +148,8 @@ def test_the_baselines_know_nothing_of_the_maps(lrnr, m, boxes):
     for f in by_boxes:
         assert f(noise, boxes).centre == f(m, boxes).centre
     a, b = (deletion_insertion(o, lrnr, steps=3) for o in (noise, m))
-    assert a.centre_deletion == pytest.approx(b.centre_deletion) and a.centre_insertion == pytest.approx(b.centre_insertion)
+    assert a.centre_deletion == pytest.approx(b.centre_deletion)
+    assert a.centre_insertion == pytest.approx(b.centre_insertion)
 
 
 def test_noise_in_mosaics_is_chance(lrnr, path):
@@ -197,7 +199,8 @@ def test_flat_maps_are_apart(lrnr, m, boxes, path, value):
     res = deletion_insertion(o, lrnr, steps=2)
     assert (res.n, res.flat) == (8, 8) and road(o, lrnr, shares=(0.5,)).flat == 8
     flat = replace(m, maps=torch.full_like(m.maps, value))
-    for f in (*(partial(g, boxes=boxes) for g in by_boxes), lambda o: deletion_insertion(o, lrnr, steps=2), lambda o: road(o, lrnr)):
+    for f in (*(partial(g, boxes=boxes) for g in by_boxes), lambda o: deletion_insertion(o, lrnr, steps=2),
+              lambda o: road(o, lrnr)):
         with pytest.raises(InputError, match="all 16 maps are the same.*point nowhere"): f(flat)
     def explain(items):
         o = cams(lrnr, items)
@@ -213,7 +216,7 @@ def test_pixels_are_filled_in_as_the_grad_cam_package_does(seed):
     rng = np.random.default_rng(seed)
     x, gone = torch.from_numpy(rng.random((3, 14, 14))).float(), rng.random((14, 14)) < (0.2, 0.5, 0.9)[seed]
     theirs = NoisyLinearImputer(noise=0.)(x, torch.from_numpy(~gone).long())
-    ours = _filled(x, gone, torch.zeros_like(x))
+    ours = _filler(gone)(x, torch.zeros_like(x))
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-3, atol=1e-3)
     assert torch.equal(ours[:, torch.from_numpy(~gone)], x[:, torch.from_numpy(~gone)])
 
@@ -269,7 +272,8 @@ def broken(lrnr, items):
     return cams(lrnr, items) if len(calls) == 1 else 1/0
 
 
-boxes_ = st.tuples(*[st.integers(0, 20)]*2, *[st.integers(1, 20)]*2).map(lambda o: np.array([o[0], o[1], o[0]+o[2], o[1]+o[3]], float))
+boxes_ = st.tuples(*[st.integers(0, 20)]*2,
+                   *[st.integers(1, 20)]*2).map(lambda o: np.array([o[0], o[1], o[0]+o[2], o[1]+o[3]], float))
 
 
 @settings(max_examples=100, deadline=None)

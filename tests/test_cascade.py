@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import (Callback, CategoryBlock, ConvLayer, DataBlock, FuncSplitter, ImageBlock, Learner, RandomResizedCropGPU, Resize,
-                               accuracy, aug_transforms, get_image_files, nn, parent_label, set_seed)
+from fastai.vision.all import (Callback, CategoryBlock, ConvLayer, DataBlock, FuncSplitter, ImageBlock, Learner,
+                               RandomResizedCropGPU, Resize, accuracy, aug_transforms, get_image_files, nn,
+                               parent_label, set_seed)
 from PIL import Image
 from torch.testing import assert_close
 
@@ -28,7 +29,8 @@ def net(weights=None, stride=4):
 class Seen(Callback):
     "Keeps what the network is shown."
     def __init__(self): self.batches = []
-    def before_batch(self): self.batches.append((self.training, self.x.detach().as_subclass(torch.Tensor).cpu().clone()))
+    def before_batch(self):
+        self.batches.append((self.training, self.x.detach().as_subclass(torch.Tensor).cpu().clone()))
 
 
 def train(dls, epochs=1, arch=net, **kw):
@@ -147,8 +149,8 @@ def test_the_seed_decides_and_nothing_else(dls, path, cascade):
 def test_the_order_of_the_files_does_not_matter(path, cascade):
     files = get_image_files(path)
     random.Random(3).shuffle(files)
-    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=parent_label, item_tfms=Resize(SIDE),
-                      splitter=FuncSplitter(lambda f: "test" in f.parts))
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=parent_label,
+                      item_tfms=Resize(SIDE), splitter=FuncSplitter(lambda f: "test" in f.parts))
     dls = block.dataloaders(path, bs=8, num_workers=0)
     assert torch.equal(cascam(dls, 3, 0.5, train).cams(path/"test").maps, cascade.cams(path/"test").maps)
 
@@ -200,6 +202,7 @@ def test_a_failure_says_what_to_do(dls):
 
 def test_batches_that_are_resized_again_are_refused(path):
     "The maps would not fit the pictures that are darkened."
-    for tfms in (aug_transforms(size=SIDE//2), aug_transforms(size=SIDE//2, min_scale=0.75), [RandomResizedCropGPU(SIDE, valid_scale=0.5)]):
+    for tfms in (aug_transforms(size=SIDE//2), aug_transforms(size=SIDE//2, min_scale=0.75),
+                 [RandomResizedCropGPU(SIDE, valid_scale=0.5)]):
         dls = folder_dls(path, size=SIDE, bs=8, num_workers=0, batch_tfms=tfms)
         with pytest.raises(InputError, match="item_tfms that do all of it"): cascam(dls, 2, 0.3, lambda dls: None)

@@ -268,7 +268,8 @@ def test_without_fix_and_with_delete(tmp_path):
     mess(tmp_path)
     report = clean_images(tmp_path, fix=False, delete=True).set_index("file")
     assert Counter(report.action) == {"left": 10, "rejected": 3, "deleted": 3}
-    assert set(report.index[report.action == "deleted"]) == {f"train/a/{o}" for o in ("page.jpg", "empty.png", "short.jpg")}
+    assert set(report.index[report.action == "deleted"]) == {f"train/a/{o}"
+                                                             for o in ("page.jpg", "empty.png", "short.jpg")}
     assert set(pd.read_csv(tmp_path/".rejected"/"rejected.csv").file) == set(report.index[report.action != "left"])
     assert (tmp_path/"train/a/named.png").exists() and not (tmp_path/"train/a/page.jpg").exists()
 
@@ -284,7 +285,8 @@ def test_a_file_that_cannot_be_moved_is_left_and_named(tmp_path, monkeypatch):
     report = clean_images(tmp_path).set_index("file")
     assert report.action.to_dict() == {"a/other.jpg": "rejected", "a/page.jpg": "left"}
     assert "Permission denied" in report.reason["a/page.jpg"]
-    assert pd.read_csv(tmp_path/".rejected"/"rejected.csv").file.tolist() == ["a/other.jpg"]   # what was not done is not noted
+    # what was not done is not noted
+    assert pd.read_csv(tmp_path/".rejected"/"rejected.csv").file.tolist() == ["a/other.jpg"]
 
 
 def test_fastai_goes_on_working(tmp_path):
@@ -333,7 +335,8 @@ def test_links_and_odd_folders(tmp_path):
 # What clean may not do ---------------------------------------------------------------------------------------------
 
 def test_only_what_ends_like_a_picture_is_moved_or_deleted(tmp_path):
-    for name in ("a/labels.csv", "a/a.xml", "a/main.py", "a/data.bin", "a/notes"): put(tmp_path/name, b"BM not a picture")
+    for name in ("a/labels.csv", "a/a.xml", "a/main.py", "a/data.bin", "a/notes"):
+        put(tmp_path/name, b"BM not a picture")
     put(tmp_path/"a/page.jpg", b"<html>")
     put(tmp_path/"a/photo.heic", b"\0\0\0 ftypheic"+bytes(200))   # sound, and nothing here can read it
     put(tmp_path/"a/cut.tif", encoded(noise(1), "TIFF")[:5000])      # perhaps a kind of TIFF that Pillow cannot read
@@ -359,7 +362,8 @@ def test_two_links_to_one_folder_lose_nothing(tmp_path):
     (tmp_path/"set/train").mkdir(parents=True)
     for o in ("cat", "dog"): (tmp_path/"set/train"/o).symlink_to(tmp_path/"far")
     report = clean_images(tmp_path/"set")
-    assert report[["file", "action", "problems"]].values.tolist() == [["train/dog/1.jpg", "left", "exact duplicate, two labels"]]
+    assert report[["file", "action", "problems"]].values.tolist() == [["train/dog/1.jpg", "left",
+                                                                       "exact duplicate, two labels"]]
     assert (tmp_path/"far/1.jpg").read_bytes() == picture(1)
 
 
@@ -375,11 +379,13 @@ def test_a_broken_picture_in_a_linked_folder_is_found(tmp_path):
 def test_different_drawings_and_digits_are_no_copies(tmp_path):
     from PIL import ImageDraw
     from sklearn.datasets import load_digits
-    for i, (shape, color) in enumerate([("ellipse", "black"), ("rectangle", "black"), ("ellipse", "red"), ("ellipse", "blue")]):
+    for i, (shape, color) in enumerate([("ellipse", "black"), ("rectangle", "black"), ("ellipse", "red"),
+                                        ("ellipse", "blue")]):
         im = Image.new("RGBA", (200, 200))
         getattr(ImageDraw.Draw(im), shape)((20, 20, 150, 120), fill=None if i < 2 else color, outline=color, width=6)
         put(tmp_path/f"shapes/{i}.png", im)
-    for i, color in enumerate(("white", "black", "red", "#404040")): put(tmp_path/f"flat/{i}.png", Image.new("RGB", (99, 70), color))
+    for i, color in enumerate(("white", "black", "red", "#404040")):
+        put(tmp_path/f"flat/{i}.png", Image.new("RGB", (99, 70), color))
     data = load_digits()
     for i in range(150):
         im = Image.fromarray((data.images[i]*15.9).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
@@ -389,7 +395,8 @@ def test_different_drawings_and_digits_are_no_copies(tmp_path):
     assert not len(clean_images(tmp_path)) and sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("top, dtype", [(1., np.float32), (255., np.float32), (255, np.int32), (1023, np.uint16), (4095, np.uint16),
+@pytest.mark.parametrize("top, dtype",
+                         [(1., np.float32), (255., np.float32), (255, np.int32), (1023, np.uint16), (4095, np.uint16),
                                         (65535, np.uint16), (65535, np.int32)])
 def test_deep_pictures_keep_their_brightness(tmp_path, top, dtype):
     ramp = np.linspace(0, 1, 60*80).reshape(60, 80)
@@ -415,21 +422,25 @@ def test_odd_files_fail_alone(tmp_path):
     put(tmp_path/"a/moving.png", noise(5), save_all=True, append_images=[noise(6)])
     psd = b"8BPS\0\1"+bytes(6)+b"\0\4\0\0\0\x40\0\0\0\x40\0\x08\0\4"+bytes(12)+b"\0\0"+bytes(range(64))*256
     put(tmp_path/"a/print.psd", psd)
-    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="x"><r:Description tiff:Orientation="6"/></r:RDF></x:xmpmeta>'
+    xmp = (b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="x"><r:Description '
+           b'tiff:Orientation="6"/></r:RDF></x:xmpmeta>')
     data = picture(2)
     put(tmp_path/"a/xmp.jpg", data[:2]+b"\xff\xe1"+(len(xmp)+2).to_bytes(2, "big")+xmp+data[2:])
     for i, kind in enumerate(("JPEG", "PNG", "WEBP")):
-        put(tmp_path/f"a/exif.{kind.lower()}", encoded(noise(i+20), kind, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"))
+        put(tmp_path/f"a/exif.{kind.lower()}",
+            encoded(noise(i+20), kind, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"))
     report = clean_images(tmp_path).set_index("file")
-    assert report.action.to_dict() == {"a/moving.tif": "repaired", "a/moving.png": "repaired", "a/print.psd": "repaired"}
+    assert report.action.to_dict() == {"a/moving.tif": "repaired", "a/moving.png": "repaired",
+                                       "a/print.psd": "repaired"}
     assert Path(report.to["a/print.psd"]).suffix == ".png"
     assert not len(clean_images(tmp_path))
 
 
 # Nothing is lost ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("text", ["file;action;to;problems;reason;time\na;b;c;d;e;f\n", "file,action,to,problems,reason,time\na,b\n",
-                                  "\0"*100+"\n", 'file,action,to,problems,reason,time\n"a,b\n'])
+@pytest.mark.parametrize("text", ["file;action;to;problems;reason;time\na;b;c;d;e;f\n",
+                                  "file,action,to,problems,reason,time\na,b\n", "\0"*100+"\n",
+                                  'file,action,to,problems,reason,time\n"a,b\n'])
 def test_a_damaged_list_is_found_before_anything_moves(tmp_path, text):
     put(tmp_path/"a/page.jpg", b"<html>")
     put(tmp_path/".rejected/rejected.csv", text.encode())
@@ -439,7 +450,8 @@ def test_a_damaged_list_is_found_before_anything_moves(tmp_path, text):
 
 def test_an_older_list_and_half_a_line_are_read(tmp_path):
     put(tmp_path/"a/page.jpg", b"<html>")
-    put(tmp_path/".rejected/rejected.csv", b"file,action,to,problems,reason,time\nold.jpg,rejected,x,broken,r,t\nhalf.jpg,rej")
+    put(tmp_path/".rejected/rejected.csv",
+        b"file,action,to,problems,reason,time\nold.jpg,rejected,x,broken,r,t\nhalf.jpg,rej")
     clean_images(tmp_path)
     assert pd.read_csv(tmp_path/".rejected/rejected.csv").file.tolist() == ["old.jpg", "a/page.jpg"]
 
@@ -456,7 +468,8 @@ def test_a_foreign_manifest_is_found_before_anything_moves(tmp_path, file):
     table.to_csv(tmp_path/"set/manifest.csv", index=False)
     for status in ("ok", "fetched"):
         table.assign(status=status).to_csv(tmp_path/"set/manifest.csv", index=False)
-        for f in (lambda: clean_images(tmp_path/"set"), lambda: crawl_images({"cat": "cat"}, tmp_path/"set", engine=FolderSearch(tmp_path/"lib"))):
+        for f in (lambda: clean_images(tmp_path/"set"),
+                  lambda: crawl_images({"cat": "cat"}, tmp_path/"set", engine=FolderSearch(tmp_path/"lib"))):
             with pytest.raises(InputError, match="no picture inside the folder"): f()
     assert (tmp_path/"set/train/cat/page.jpg").exists() and (tmp_path/"victim.jpg").read_bytes() == picture(9)
 
@@ -492,7 +505,8 @@ def test_a_kill_at_every_step_leaves_the_list_and_the_manifest_true(tmp_path):
         finished = os.waitpid(pid, 0)[1] == 0
         kept = {o.read_bytes(): o for o in dest.rglob("*") if o.is_file()}
         assert contents <= set(kept), n
-        noted = set() if not (dest/".rejected/rejected.csv").exists() else set(pd.read_csv(dest/".rejected/rejected.csv").file)
+        report = dest/".rejected/rejected.csv"
+        noted = set(pd.read_csv(report).file) if report.exists() else set()
         for o in (dest/".rejected").rglob("*.*"):
             if o.suffix in (".jpg", ".gif") and not o.name.startswith("."): assert f"train/cat/{o.name}" in noted, n
         clean_images(dest, workers=1)

@@ -63,10 +63,12 @@ def test_a_language_model_from_a_csv_file_to_words(tmp_path):
     whole = fastcourse("lm", "generate", "model", "one, two,", "-n", 20, "--temperature", 0, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert whole.stdout.startswith("one , two , three , four , five")
-    piped = fastcourse("lm", "generate", "model", "-n", "20", "--temperature", "0", "--stream", cwd=tmp_path, input="one, two,")
+    piped = fastcourse("lm", "generate", "model", "-n", "20", "--temperature", "0", "--stream", cwd=tmp_path,
+                       input="one, two,")
     assert piped.returncode == 0, piped.stderr
     assert whole.stdout.split()[4:] == piped.stdout.split()
-    drawn = [fastcourse("lm", "generate", "model", "one, two,", "-n", 5, "--top-k", 5, "--seed", 3, cwd=tmp_path).stdout for _ in range(2)]
+    drawn = [fastcourse("lm", "generate", "model", "one, two,", "-n", 5, "--top-k", 5, "--seed", 3,
+                        cwd=tmp_path).stdout for _ in range(2)]
     assert drawn[0] == drawn[1]
     note = fastcourse("lm", "generate", "model", "one, zebra,", "-n", 2, cwd=tmp_path)
     assert note.returncode == 0 and "zebra" in note.stderr and note.stderr.count("\n") == 1

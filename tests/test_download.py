@@ -42,7 +42,8 @@ def test_hostile_cases(web, tmp_path):
     row_0 = hashlib.sha256(picture(20)).hexdigest()[:20]+".jpg"
     assert {o.name for o in tmp_path.iterdir()} == {*df.file, row_0}-{""}
     # A final no is not asked again.
-    assert max(web.counts[o] for o in ("/403", "/404", "/html.jpg", "/bomb.png", "/to-private", "/noai")) == 1 and len(CASES) >= 95
+    assert max(web.counts[o]
+               for o in ("/403", "/404", "/html.jpg", "/bomb.png", "/to-private", "/noai")) == 1 and len(CASES) >= 95
     assert web.counts["/500-always"] == 1+LIMITS["retries"]
 
 

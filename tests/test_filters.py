@@ -76,7 +76,7 @@ def test_tiny_shares_keep_the_right_words(p):
     scores = torch.tensor([[2., 1., -50., -math.inf]])
     assert keep_top_p(scores, p).isfinite().tolist() == [[True, False, False, False]]
     assert keep_min_p(scores, p).isfinite().tolist() == [[True, True, True, False]]
-    few = speak._probabilities(scores[0].numpy(), 1., None, p, None), speak._probabilities(scores[0].numpy(), 1., None, None, p)
+    few = [speak._probabilities(scores[0].numpy(), 1., None, *o) for o in ((p, None), (None, p))]
     assert [(probs > 0).tolist() for probs in few] == [[True, False, False, False], [True, True, True, False]]
 
 

@@ -29,7 +29,8 @@ def test_this_machine_can_still_be_reached():
 
 
 def test_import_loads_nothing_heavy():
-    heavy = python("import fastcourse, fastcourse.cli, sys; print([m for m in ('torch', 'fastai', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])")
+    heavy = python("import fastcourse, fastcourse.cli, sys; print([m for m in ('torch', 'fastai', 'pandas', "
+                   "'matplotlib', 'numpy') if m in sys.modules])")
     assert heavy.stdout.strip() == "[]", heavy
 
 
@@ -43,10 +44,20 @@ def test_export_changes_nothing(tmp_path):
     before = {f.name: f.read_text() for f in (ROOT/"fastcourse").glob("*.py")}
     copy = tmp_path/"project"
     copy.mkdir()
-    for name in ("nbs", "fastcourse", "pyproject.toml", "setup.cfg"): subprocess.run(["cp", "-r", str(ROOT/name), str(copy)], check=True)
+    for name in ("nbs", "fastcourse", "pyproject.toml", "setup.cfg"):
+        subprocess.run(["cp", "-r", str(ROOT/name), str(copy)], check=True)
     subprocess.run([Path(sys.executable).parent/"nbdev-export"], cwd=copy, check=True, capture_output=True)
     after = {f.name: f.read_text() for f in (copy/"fastcourse").glob("*.py")}
     assert after == before
+
+
+def test_lines_are_short():
+    "ruff leaves room for the `__all__` that nbdev writes."
+    files = [f for f in (ROOT/"fastcourse").glob("[!_]*.py") if not f.stem.startswith("lesson")]  # questions are prose
+    files += (ROOT/"tests").rglob("*.py")
+    long = [f"{f.name}:{i}" for f in files for i, line in enumerate(f.read_text().split("\n"), 1)
+            if len(line) > 120 and not line.startswith("__all__ = ")]
+    assert not long
 
 
 @pytest.mark.parametrize("nb", NOTEBOOKS, ids=lambda p: p.stem)

@@ -1,4 +1,4 @@
-"""fastcourse.generate: reading, going on, beams, measuring, int8. fastai's own model is the reference where there is one."""
+"""fastcourse.generate: reading, going on, beams, measuring, int8. fastai's own model is the reference, where it can."""
 import functools
 import inspect
 import itertools
@@ -162,7 +162,8 @@ def test_changed_weights_are_seen(wild, change):
 
 
 def test_works_for_fastais_own_learner(lrnr):
-    theirs = language_model_learner(lrnr.dls, AWD_LSTM, config={**awd_lstm_lm_config, "emb_sz": 128, "n_hid": 128, "n_layers": 1}, pretrained=False)
+    theirs = language_model_learner(lrnr.dls, AWD_LSTM, config={**awd_lstm_lm_config, "emb_sz": 128, "n_hid": 128,
+                                                                "n_layers": 1}, pretrained=False)
     theirs.model.load_state_dict(lrnr.model.state_dict())
     assert type(theirs) is LMLearner
     assert generate(theirs, start, 9, greedy=True).text == generate(lrnr, start, 9, greedy=True).text
@@ -371,8 +372,9 @@ def refused(prompt, kw, says):
     (dict(seed=-1), "seed=-1"), (dict(seed="x"), "seed='x'"), (dict(precision="int4"), "precision='int4'"),
     (dict(state="x"), "state is not from this model as it is now"), (dict(n_words=2*10**6), "1 to 1000000"),
     (dict(n=20_000), "n=20000"), (dict(n=10_000, n_words=2000), "too many for the memory"),
-    (dict(choose=max, top_k=3), "choose replaces the drawing"), (dict(choose=max, beam=2), "choose replaces the drawing"),
-    (dict(seed=2**64), "seed=18446744073709551616"), (dict(repetition_penalty=math.inf), "repetition_penalty=inf"), (dict(stream=True, n=2), "stream"),
+    (dict(choose=max, top_k=3), "choose replaces the drawing"),
+    (dict(choose=max, beam=2), "choose replaces the drawing"), (dict(seed=2**64), "seed=18446744073709551616"),
+    (dict(repetition_penalty=math.inf), "repetition_penalty=inf"), (dict(stream=True, n=2), "stream"),
     (dict(stream=True, beam=2), "stream"), (dict(stop=3), "stop"), (dict(stop=[3]), "stop"),
     (dict(specials=["xxnone"]), "'xxnone' is none of"),
 ])
@@ -410,7 +412,8 @@ def test_what_is_no_language_model_is_refused():
 def test_a_state_of_another_model_is_refused(wild):
     twin = make(7)
     for other in (make(config=None), twin):
-        with pytest.raises(InputError, match="not from this model"): generate(wild, "", 1, state=generate(other, start, 1).state)
+        with pytest.raises(InputError, match="not from this model"):
+            generate(wild, "", 1, state=generate(other, start, 1).state)
     state = generate(twin, start, 1).state
     assert generate(twin, "", 1, state=state).text
     with torch.no_grad(): twin.model[1].decoder.bias[5] += .1
@@ -465,7 +468,8 @@ def test_html_names_each_word_and_escapes():
 
 @pytest.fixture(params=["fbgemm", "_int_mm"])
 def engine(request, monkeypatch):
-    if request.param == "fbgemm" and "fbgemm" not in torch.backends.quantized.supported_engines: pytest.skip("this CPU has no fbgemm")
+    if request.param == "fbgemm" and "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this CPU has no fbgemm")
     monkeypatch.setattr(torch.backends.quantized.__class__, "supported_engines", [request.param])
 
 
@@ -480,7 +484,7 @@ def test_int8_products_are_close(engine):
 
 
 def test_int8_sums_do_not_overflow(engine):
-    "The largest numbers side by side: a CPU without VNNI adds two products in 16 bits. Each sum is exact in 8 and in 7 bits"
+    "The largest numbers side by side: a CPU without VNNI adds two products in 16 bits. Sums are exact in 8 and 7 bits"
     for sign in (1., -1.):
         near = G._product(sign*torch.ones(64, 128), "int8")(torch.ones(32, 128), torch.zeros(64))
         assert_close(near, torch.full((32, 64), sign*128), rtol=1e-2, atol=0)
@@ -507,8 +511,9 @@ def test_an_own_choice_sees_what_may_be_said(wild):
     assert silent == [w in never for w in wild.dls.vocab]
 
 
-@pytest.mark.parametrize("bad", [lambda s: 3, lambda s: s, lambda s: s.argmax(-1, keepdim=True), lambda s: s.argmax(-1).float(),
-                                 lambda s: s.argmax(-1)+10**6, lambda s: s.argmax(-1)-10**6, lambda s: s.amax(-1) > 0])
+@pytest.mark.parametrize("bad", [lambda s: 3, lambda s: s, lambda s: s.argmax(-1, keepdim=True),
+                                 lambda s: s.argmax(-1).float(), lambda s: s.argmax(-1)+10**6,
+                                 lambda s: s.argmax(-1)-10**6, lambda s: s.amax(-1) > 0])
 def test_a_choice_that_is_no_word_is_named(bad):
     with pytest.raises(InputError, match="choose must give the number of a word for each of the 1 rows"):
         generate(plain_lm(), start, 2, choose=bad)
@@ -531,7 +536,8 @@ def test_equal_words_are_taken_alike_everywhere(wild):
 
 @pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5), np.int32(5)])
 def test_numbers_of_numpy(wild, seed):
-    texts = [generate(wild, start, np.int64(6), seed=s, temperature=np.float32(2), top_k=np.int16(9), top_p=np.float64(.9)).text
+    texts = [generate(wild, start, np.int64(6), seed=s, temperature=np.float32(2), top_k=np.int16(9),
+                      top_p=np.float64(.9)).text
              for s in (5, seed)]
     assert texts[0] == texts[1]
 

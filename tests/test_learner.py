@@ -58,7 +58,7 @@ def linear(n_in=3, n_out=1, seed=43052):
 
 
 class Words(nn.Module):
-    "The network of lesson row 4.4."
+    "The network of lesson 4.4, the same as a fastai Learner."
     def __init__(self):
         super().__init__()
         torch.manual_seed(43052)

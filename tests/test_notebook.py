@@ -17,7 +17,8 @@ class Kernel(NotebookClient):
         self.html = []
 
     def process_message(self, msg, cell, cell_index):
-        html = msg["content"].get("data", {}).get("text/html") if msg["msg_type"] in ("display_data", "update_display_data") else None
+        html = msg["content"].get("data", {}).get("text/html") if msg["msg_type"] in ("display_data",
+                                                                                      "update_display_data") else None
         if html: self.html.append(html)
         return super().process_message(msg, cell, cell_index)
 
@@ -59,7 +60,8 @@ def test_every_loop_with_a_bar_was_called(cases):
 
 def test_bars_start_move_and_go_away(cases):
     names, kernel = cases
-    shown = [re.search(r'<progress.*?value="(\d+)" max="(\d+)"|<progress.*?max="(\d+)".*?value="(\d+)"', o) for o in kernel.html]
+    shown = [re.search(r'<progress.*?value="(\d+)" max="(\d+)"|<progress.*?max="(\d+)".*?value="(\d+)"', o)
+             for o in kernel.html]
     steps = [tuple(map(int, filter(None, m.groups()))) for m in shown if m]
     assert len(steps) > 50 and any(0 in o for o in steps)
     for cell in kernel.nb.cells[1:]:
@@ -69,7 +71,8 @@ def test_bars_start_move_and_go_away(cases):
 
 def test_an_interrupted_cell_says_so_and_the_next_one_runs():
     nb = notebook("import os, signal, threading, time\nfrom fastcourse.core import progress\n"
-                  "for i in progress(range(100), 'work'):\n    time.sleep(0.01)\n    if i == 5: os.kill(os.getpid(), signal.SIGINT)", "print(i)")
+                  "for i in progress(range(100), 'work'):\n    time.sleep(0.01)\n    if i == 5: os.kill(os.getpid(), "
+                  "signal.SIGINT)", "print(i)")
     Kernel(nb, allow_errors=True).execute()
     assert [o.ename for o in nb.cells[0].outputs if o.output_type == "error"] == ["KeyboardInterrupt"]
     assert not [o for o in nb.cells[0].outputs if "<progress" in o.get("data", {}).get("text/html", "")]
@@ -79,7 +82,8 @@ def test_an_interrupted_cell_says_so_and_the_next_one_runs():
 def lesson(path: Path) -> nbformat.NotebookNode:
     "The notebook without the cells that nbdev's tests leave out too: long ones, and those that need a GPU."
     nb = nbformat.read(path, as_version=4)
-    nb.cells = [c for c in nb.cells if c.cell_type == "code" and not re.search(r"^#\| *(slow|cuda|eval: *false)", c.source, re.M)]
+    nb.cells = [c for c in nb.cells if c.cell_type == "code"
+                and not re.search(r"^#\| *(slow|cuda|eval: *false)", c.source, re.M)]
     return nb
 
 

@@ -1,6 +1,7 @@
 """Starts trained together against the same starts trained alone: losses, random numbers, failures, bad input.
 
-FASTCOURSE_STACKS sets the number of random stacks (30; 300 for the long run), ATEN_CPU_CAPABILITY=default the instruction set.
+FASTCOURSE_STACKS sets the number of random stacks (30; 300 for the long run), ATEN_CPU_CAPABILITY=default the
+instruction set.
 """
 import copy
 import math
@@ -8,6 +9,7 @@ import os
 import pickle
 import random
 import warnings
+from contextlib import contextmanager
 from functools import partial
 
 import joblib
@@ -91,7 +93,8 @@ class Raw(nn.Module):
     "Bare parameters, a scalar, a buffer, and a check of the input that tracing must pass."
     def __init__(self):
         super().__init__()
-        self.W, self.b, self.scale = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(()))
+        self.W, self.b, self.scale = nn.Parameter(torch.randn(5,
+                                                              3)), nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(()))
         self.register_buffer("shift", torch.randn(3))
 
     def forward(self, x):
@@ -107,7 +110,8 @@ def frozen():
 
 
 gen = torch.Generator().manual_seed(1)
-x5, yr, p3 = torch.randn(40, 5, generator=gen), torch.randn(40, 1, generator=gen), torch.rand(40, 3, generator=gen).softmax(-1)
+x5, yr, p3 = torch.randn(40, 5, generator=gen), torch.randn(40, 1, generator=gen), torch.rand(40, 3,
+                                                                                              generator=gen).softmax(-1)
 y3, codes6 = torch.randint(3, (40,), generator=gen), torch.randint(6, (50,), generator=gen)
 seq, seq_y, seqs, seqs_y = (torch.randn(12, 4, generator=gen), torch.randint(3, (12,), generator=gen),
                             torch.randn(12, 3, 4, generator=gen), torch.randn(12, 3, 1, generator=gen))
@@ -116,37 +120,55 @@ bits = (yr > 0).float()
 
 FEED_FORWARD = {
     "tanh": (lambda: mlp(5, 4, 3, act=nn.Tanh), x5, y3, CE), "relu": (lambda: mlp(5, 8, 3), x5, y3, CE),
-    "sigmoid": (lambda: mlp(5, 7, 3, act=nn.Sigmoid), x5, y3, CE), "gelu": (lambda: mlp(5, 7, 3, act=nn.GELU), x5, y3, CE),
-    "deep": (lambda: mlp(5, 33, 16, 9, 3, act=nn.SiLU), x5, y3, CE), "no bias": (lambda: mlp(5, 4, 1, bias=False), x5, yr, MSE),
-    "one layer": (lambda: nn.Linear(5, 1), x5, yr, MSE), "double": (lambda: mlp(5, 4, 3, act=nn.Tanh).double(), x5.double(), y3, CE),
-    "custom activation": (lambda: mlp(5, 7, 1, act=Bump), x5, yr, MSE), "steep": (lambda: mlp(5, 9, 1, act=SteepSigmoid), x5, yr, MSE),
+    "sigmoid": (lambda: mlp(5, 7, 3, act=nn.Sigmoid), x5, y3, CE),
+    "gelu": (lambda: mlp(5, 7, 3, act=nn.GELU), x5, y3, CE),
+    "deep": (lambda: mlp(5, 33, 16, 9, 3, act=nn.SiLU), x5, y3, CE),
+    "no bias": (lambda: mlp(5, 4, 1, bias=False), x5, yr, MSE), "one layer": (lambda: nn.Linear(5, 1), x5, yr, MSE),
+    "double": (lambda: mlp(5, 4, 3, act=nn.Tanh).double(), x5.double(), y3, CE),
+    "custom activation": (lambda: mlp(5, 7, 1, act=Bump), x5, yr, MSE),
+    "steep": (lambda: mlp(5, 9, 1, act=SteepSigmoid), x5, yr, MSE),
     "embedding": (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Tanh(), nn.Linear(2, 6)), codes6[:-1], codes6[1:], CE),
-    "embedding with padding": (lambda: nn.Sequential(nn.Embedding(6, 2, padding_idx=0), nn.Linear(2, 6)), codes6[:-1], codes6[1:], CE),
-    "two codes a row": (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Flatten(), nn.Linear(4, 6)), codes6.view(25, 2), codes6[:25], CE),
-    "tied weights": (Tied, codes6[:-1], codes6[1:], CE), "bare parameters": (Raw, x5, y3, CE), "frozen layer": (frozen, x5, y3, CE),
-    "in place": (lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)), x5, y3, CE),
+    "embedding with padding": (lambda: nn.Sequential(nn.Embedding(6, 2, padding_idx=0), nn.Linear(2, 6)), codes6[:-1],
+                               codes6[1:], CE),
+                               "two codes a row": (lambda: nn.Sequential(nn.Embedding(6, 2), nn.Flatten(),
+                                                                         nn.Linear(4, 6)), codes6.view(25, 2),
+                                                   codes6[:25], CE),
+                                                   "tied weights": (Tied, codes6[:-1], codes6[1:], CE),
+                                                   "bare parameters": (Raw, x5, y3, CE),
+                                                   "frozen layer": (frozen, x5, y3, CE),
+                                                   "in place": (lambda: nn.Sequential(nn.Linear(5, 4),
+                                                                                      nn.ReLU(inplace=True),
+                                                                                      nn.Linear(4, 3)), x5, y3, CE),
     "softmax inside": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Softmax(-1), nn.Linear(4, 3)), x5, y3, CE),
-    "layer norm, PReLU": (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.PReLU(), nn.Linear(4, 3)), x5, y3, CE),
-    "convolution": (lambda: nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)), x5[:, None], y3, CE),
+    "layer norm, PReLU": (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.PReLU(), nn.Linear(4, 3)), x5, y3,
+                          CE),
+    "convolution": (lambda: nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)), x5[:, None],
+                    y3, CE),
     "bilinear": (lambda: Made(lambda s, x: s.f(x, x), f=nn.Bilinear(5, 5, 3)), x5, y3, CE),
-    "attention": (lambda: Made(lambda s, x: s.f(s.a(x, x, x)[0]), a=nn.MultiheadAttention(4, 2), f=nn.Linear(4, 3)), seq, seq_y, CE),
+    "attention": (lambda: Made(lambda s, x: s.f(s.a(x, x, x)[0]), a=nn.MultiheadAttention(4, 2), f=nn.Linear(4, 3)),
+                  seq, seq_y, CE),
     "flat output": (lambda: Made(lambda s, x: s.f(x).squeeze(-1), f=nn.Linear(5, 1)), x5, yr[:, 0], MSE),
     # Rows repeat in these two, but what a row gives depends on the other rows.
-    "centred input": (lambda: Made(lambda s, x: s.f((x-x.mean(0))/x.std(0)), f=nn.Linear(2, 3)), few[:-3], few_y[:-3], CE),
+    "centred input": (lambda: Made(lambda s, x: s.f((x-x.mean(0))/x.std(0)), f=nn.Linear(2, 3)), few[:-3], few_y[:-3],
+                      CE),
     "centred output": (lambda: Made(lambda s, x: s.f(x) - s.f(x).mean(0), f=nn.Linear(2, 3)), few[:-3], few_y[:-3], CE),
     # Losses
-    "F.cross_entropy": (lambda: nn.Linear(5, 3), x5, y3, F.cross_entropy), "fastai": (lambda: nn.Linear(5, 3), x5, y3, CrossEntropyLossFlat()),
+    "F.cross_entropy": (lambda: nn.Linear(5, 3), x5, y3, F.cross_entropy),
+    "fastai": (lambda: nn.Linear(5, 3), x5, y3, CrossEntropyLossFlat()),
     "weights": (lambda: nn.Linear(5, 3), x5, y3, nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 3.]))),
-    "ignore": (lambda: nn.Linear(5, 3), x5, torch.where(y3 == 0, -100, y3), CE), "probabilities": (lambda: nn.Linear(5, 3), x5, p3, CE),
+    "ignore": (lambda: nn.Linear(5, 3), x5, torch.where(y3 == 0, -100, y3), CE),
+    "probabilities": (lambda: nn.Linear(5, 3), x5, p3, CE),
     "smoothing": (lambda: nn.Linear(5, 3), x5, y3, nn.CrossEntropyLoss(label_smoothing=0.1)),
     "nll": (lambda: nn.Sequential(nn.Linear(5, 3), nn.LogSoftmax(-1)), x5, y3, nn.NLLLoss()),
     "bce": (lambda: nn.Sequential(nn.Linear(5, 1), nn.Sigmoid()), x5, bits, nn.BCELoss()),
-    "bce logits": (lambda: nn.Linear(5, 1), x5, bits, nn.BCEWithLogitsLoss()), "l1": (lambda: nn.Linear(5, 1), x5, yr, nn.L1Loss()),
-    "huber": (lambda: nn.Linear(5, 1), x5, yr, nn.SmoothL1Loss()), "own loss": (lambda: nn.Linear(5, 1), x5, yr, lambda a, b: ((a-b)**2 + (a-b).abs()).mean()),
+    "bce logits": (lambda: nn.Linear(5, 1), x5, bits, nn.BCEWithLogitsLoss()),
+    "l1": (lambda: nn.Linear(5, 1), x5, yr, nn.L1Loss()), "huber": (lambda: nn.Linear(5, 1), x5, yr, nn.SmoothL1Loss()),
+    "own loss": (lambda: nn.Linear(5, 1), x5, yr, lambda a, b: ((a-b)**2 + (a-b).abs()).mean()),
 }
 
 
-# The promise: 1e-9 over 100 epochs in float64, 1e-5 over the first 10 in float32. Slopes of 200 make chaos of any rounding
+# The promise: 1e-9 over 100 epochs in float64, 1e-5 over the first 10 in float32. Slopes of 200 make chaos of any
+# rounding
 # (a weight changed by 2e-16 changes the lone loop's loss by 5e-3), so these two are compared over fewer epochs.
 PROMISES = [(torch.float64, 100, 1e-9), (torch.float32, 10, 1e-5)]
 
@@ -161,7 +183,8 @@ def test_feed_forward_losses_are_those_of_a_start_alone(name, dtype, epochs, ato
     for opt in OPT: assert_as_alone(make_model, x, y, loss_func, dtype, epochs, atol, opt)
 
 
-@settings(max_examples=int(os.environ.get("FASTCOURSE_STACKS", 30)), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=int(os.environ.get("FASTCOURSE_STACKS", 30)), deadline=None,
+          suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_random_stacks_equal_lone_models(data):
     draw = data.draw
@@ -208,15 +231,18 @@ def cell():
 
 RECURRENT = {"state given": (with_state, seq, seq_y, CE), "cell": (cell, seq, seq_y, CE),
              "relu": (head(nn.RNN, nonlinearity="relu"), seq, seq_y, CE),
-             "last state": (lambda: Made(lambda s, x: s.out(s.rnn(x)[1][0][-1]), rnn=nn.LSTM(4, 5, batch_first=True), out=nn.Linear(5, 3)),
+             "last state": (lambda: Made(lambda s, x: s.out(s.rnn(x)[1][0][-1]), rnn=nn.LSTM(4, 5, batch_first=True),
+                                         out=nn.Linear(5, 3)),
                             seqs.transpose(0, 1), seq_y[:3], CE)}
 for kind in (nn.RNN, nn.LSTM, nn.GRU):
     RECURRENT |= {
-        f"{kind.__name__} one series": (head(kind), seq, seq_y, CE), f"{kind.__name__} series side by side": (head(kind, 1), seqs, seqs_y, MSE),
+        f"{kind.__name__} one series": (head(kind), seq, seq_y, CE),
+        f"{kind.__name__} series side by side": (head(kind, 1), seqs, seqs_y, MSE),
         f"{kind.__name__} batch first": (head(kind, 1, batch_first=True), seqs, seqs_y, MSE),
         f"{kind.__name__} no bias": (head(kind, bias=False), seq, seq_y, CE),
         f"{kind.__name__} deep, both ways": (head(kind, num_layers=2, bidirectional=True), seq, seq_y, CE),
-        f"{kind.__name__} SeqNet": (lambda kind=kind: SeqNet(nn.Embedding(6, 4), kind(4, 5), nn.Tanh(), nn.Linear(5, 6)), codes6[:20], codes6[1:21], CE)}
+        f"{kind.__name__} SeqNet": (lambda kind=kind: SeqNet(nn.Embedding(6, 4), kind(4, 5), nn.Tanh(),
+                                                             nn.Linear(5, 6)), codes6[:20], codes6[1:21], CE)}
 
 
 @pytest.mark.parametrize("dtype,epochs,atol", PROMISES, ids=["float64", "float32"])
@@ -226,7 +252,8 @@ def test_recurrent_losses_are_those_of_a_start_alone(name, dtype, epochs, atol):
     assert_as_alone(make_model, x, y, loss_func, dtype, min(epochs, 40), atol, n=2)
 
 
-@pytest.mark.parametrize("opt", ["AdamW", "rmsprop", torch.optim.Adagrad, partial(torch.optim.SGD, momentum=0.9), torch.optim.NAdam])
+@pytest.mark.parametrize("opt", ["AdamW", "rmsprop", torch.optim.Adagrad, partial(torch.optim.SGD, momentum=0.9),
+                                 torch.optim.NAdam])
 def test_any_optimizer_that_treats_each_number_alone(opt):
     make = partial(mlp, 5, 4, 1)
     res = train_replicas(lambda: make().double(), x5.double(), yr.double(), MSE, n=2, epochs=20, lr=0.01, opt=opt)
@@ -237,10 +264,12 @@ def test_any_optimizer_that_treats_each_number_alone(opt):
 
 
 def test_other_optimizers_train_alone():
-    def decay_of_matrices(ps, lr): return torch.optim.SGD([{"params": [p], "weight_decay": 0.1*(p.dim() > 1)} for p in ps], lr=lr)
+    def decay_of_matrices(ps, lr):
+        return torch.optim.SGD([{"params": [p], "weight_decay": 0.1*(p.dim() > 1)} for p in ps], lr=lr)
     with pytest.warns(UserWarning, match="optimizer does not"):
         res = train_replicas(lambda: mlp(5, 4, 1), x5, yr, MSE, n=2, epochs=5, opt=decay_of_matrices)
-    np.testing.assert_allclose(res.losses, alone(lambda: mlp(5, 4, 1), x5, yr, MSE, range(2), 5, 0.1, decay_of_matrices)[1], rtol=1e-5)
+    np.testing.assert_allclose(res.losses, alone(lambda: mlp(5, 4, 1), x5, yr, MSE, range(2), 5, 0.1,
+                                                 decay_of_matrices)[1], rtol=1e-5)
 
 
 def test_mini_batches_and_a_schedule():
@@ -292,7 +321,8 @@ def test_seeds_choose_the_start():
 def states(): return torch.get_rng_state(), np.random.get_state()[1], torch.tensor(random.getstate()[1])
 
 
-@pytest.mark.parametrize("make_model", [lambda: mlp(5, 3, 1), lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(), nn.Linear(3, 1))])
+@pytest.mark.parametrize("make_model",
+                         [lambda: mlp(5, 3, 1), lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(), nn.Linear(3, 1))])
 def test_random_numbers_and_threads_stay(make_model):
     before, threads = states(), torch.get_num_threads()
     with warnings.catch_warnings():
@@ -315,7 +345,8 @@ def interrupted(make_model, at):
                                         lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(), nn.Linear(3, 1))])
 @pytest.mark.parametrize("at", [0, 5, 100])
 def test_an_interrupt_leaves_nothing_behind(make_model, at):
-    before, threads, first = states(), torch.get_num_threads(), train_replicas(lambda: mlp(5, 3, 1), x5, yr, MSE, n=2, epochs=5)
+    before, threads, first = states(), torch.get_num_threads(), train_replicas(lambda: mlp(5, 3, 1), x5, yr, MSE, n=2,
+                                                                               epochs=5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         interrupted(make_model, at)
@@ -334,22 +365,27 @@ def spoiled(make_model, bad=2):
     return make
 
 
-@pytest.mark.parametrize("make_model,x,y,loss_func", [FEED_FORWARD["tanh"], FEED_FORWARD["embedding"], FEED_FORWARD["own loss"],
-                                                      FEED_FORWARD["softmax inside"], *(RECURRENT[f"{k} one series"] for k in ("RNN", "LSTM", "GRU"))])
+@pytest.mark.parametrize("make_model,x,y,loss_func",
+                         [FEED_FORWARD["tanh"], FEED_FORWARD["embedding"], FEED_FORWARD["own loss"],
+                                                      FEED_FORWARD["softmax inside"],
+                          *(RECURRENT[f"{k} one series"] for k in ("RNN", "LSTM", "GRU"))])
 def test_nan_in_one_start_does_not_touch_the_others(make_model, x, y, loss_func):
     with pytest.warns(UserWarning, match="start 2 is not finite"):
         res = train_replicas(spoiled(make_model), x, y, loss_func, n=5, epochs=8)
     clean = train_replicas(make_model, x, y, loss_func, n=5, epochs=8)
     others = [0, 1, 3, 4]
     np.testing.assert_allclose(res.losses.iloc[others], clean.losses.iloc[others], rtol=1e-6)
-    for i in others: torch.testing.assert_close(res.models[i].state_dict(), clean.models[i].state_dict(), rtol=1e-6, atol=1e-6)
+    for i in others:
+        torch.testing.assert_close(res.models[i].state_dict(), clean.models[i].state_dict(), rtol=1e-6, atol=1e-6)
     assert res.alone == "" and res.diverged == [2] and res.losses.iloc[2].isna().all() and res.best != 2
     assert res.success_rate(math.nextafter(math.inf, 0)).ok == 4 and "1 diverged" in repr(res)
 
 
 def test_nan_in_the_last_start_and_in_all():
-    with pytest.warns(UserWarning, match="start 4 is"): assert train_replicas(spoiled(lambda: mlp(5, 3, 1), 4), x5, yr, MSE, n=5, epochs=2).alone == ""
-    with pytest.warns(UserWarning, match="start 0, 1 is"): res = train_replicas(lambda: mlp(5, 3, 1), x5*math.nan, yr, MSE, n=2, epochs=2)
+    with pytest.warns(UserWarning, match="start 4 is"):
+        assert train_replicas(spoiled(lambda: mlp(5, 3, 1), 4), x5, yr, MSE, n=5, epochs=2).alone == ""
+    with pytest.warns(UserWarning, match="start 0, 1 is"):
+        res = train_replicas(lambda: mlp(5, 3, 1), x5*math.nan, yr, MSE, n=2, epochs=2)
     with pytest.raises(InputError, match="nan"): res.best
 
 
@@ -390,12 +426,14 @@ def in_place():
 
 
 @pytest.mark.parametrize("make_model,why", [
-    (lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1)), "random numbers"), (Path, "path depends on its numbers"),
-    (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), "running_mean"), (Changing, "not built alike"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1)), "random numbers"),
+    (Path, "path depends on its numbers"), (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)),
+                                            "running_mean"), (Changing, "not built alike"),
     (Hidden, "not those of a start alone"), (in_place, "in place"),
     (lambda: SeqNet(nn.LSTM(5, 4, num_layers=2, dropout=0.2), nn.Linear(4, 1)), "random numbers"),
     (lambda: SeqNet(nn.LSTM(5, 4, proj_size=2), nn.Linear(2, 1)), "proj_size"),
-    (lambda: Made(lambda s, x: s.f(x)*float(s.f(x).detach().mean()), f=nn.Linear(5, 1)), "path depends on its numbers")])
+    (lambda: Made(lambda s, x: s.f(x)*float(s.f(x).detach().mean()), f=nn.Linear(5, 1)),
+     "path depends on its numbers")])
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_what_cannot_be_stacked_says_so_and_trains_alone(make_model, why):
     with pytest.warns(UserWarning, match="one by one, because") as caught:
@@ -403,7 +441,8 @@ def test_what_cannot_be_stacked_says_so_and_trains_alone(make_model, why):
     assert why in res.alone and res.alone in " ".join(str(w.message) for w in caught)
     models, losses = alone(make_model, x5, yr, MSE, range(3), 6)
     np.testing.assert_allclose(res.losses, losses, rtol=1e-5)
-    for a, b in zip(res.models, models): torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-4, atol=1e-6)
+    for a, b in zip(res.models, models):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-4, atol=1e-6)
 
 
 def test_alone_over_processes():
@@ -423,7 +462,8 @@ def test_several_stacks_where_memory_is_short(name, monkeypatch):
     whole = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
     probe, stacks = module._probe, []
     monkeypatch.setattr(module, "_probe", lambda *args: probe(*args)._replace(bytes=module._LARGE//3))
-    monkeypatch.setattr(module, "Stack", lambda models, *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    monkeypatch.setattr(module, "Stack", lambda models,
+                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
     parts = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
     assert stacks == [1, 3, 3] and parts.alone == ""
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
@@ -467,11 +507,13 @@ def test_wilson_is_scipys(ok_n):
 
 
 def test_outputs_and_models_are_ordinary(tmp_path):
-    res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), x5, y3.clamp(max=1), CE, n=3, epochs=2)
+    res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), x5, y3.clamp(max=1), CE,
+                         n=3, epochs=2)
     out = res.outputs(x5[:7])
     assert out.shape == (3, 7, 2) and not out.requires_grad
     with torch.no_grad(): np.testing.assert_array_equal(out[1], res.models[1](x5[:7]))
-    assert all(m.training and p.is_leaf and p.requires_grad and p.grad is None for m in res.models for p in m.parameters())
+    assert all(m.training and p.is_leaf and p.requires_grad and p.grad is None for m in res.models
+               for p in m.parameters())
     sizes = {p.untyped_storage().nbytes() for p in res.models[0].parameters()}
     assert sizes == {3*5*4, 3*4, 2*3*4, 2*4}  # each parameter has memory of its own, not a part of the stack's
     again = pickle.loads(pickle.dumps(res))
@@ -481,7 +523,8 @@ def test_outputs_and_models_are_ordinary(tmp_path):
 def test_outputs_are_taken_in_evaluation_mode():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5), nn.Linear(3, 1)), x5, yr, MSE, n=2, epochs=2)
+        res = train_replicas(lambda: nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5), nn.Linear(3, 1)), x5, yr, MSE, n=2,
+                             epochs=2)
     torch.testing.assert_close(res.outputs(x5), res.outputs(x5), rtol=0, atol=0)
     assert res.models[0].training and res.models[0][1].training
 
@@ -497,22 +540,30 @@ GOOD = dict(make_model=lambda: mlp(5, 2, 1), x=x5, y=yr, loss_func=MSE, n=3, epo
 
 
 @pytest.mark.parametrize("bad,says", [
-    (dict(n=0), "n=0 must"), (dict(n=-1), "n=-1 must"), (dict(n=2.), "n=2.0 must"), (dict(n=True), "n=True must"), (dict(epochs=0), "epochs=0 must"),
-    (dict(epochs="5"), "epochs='5' must"), (dict(lr=0), "lr=0 must"), (dict(lr=math.nan), "lr=nan must"), (dict(lr="0.1"), "lr='0.1' must"),
-    (dict(opt="lion"), "opt is 'lion'"), (dict(opt=torch.optim.LBFGS), "needs no closure"), (dict(opt=3), "opt is 3"), (dict(bs=0), "bs=0 must"), (dict(sched=3), "sched is 3"),
-    (dict(x=x5.to_sparse()), "x is a sparse tensor"), (dict(y=yr.to("meta")), "y is a meta tensor"), (dict(x=inference), "x is an inference tensor"),
-    (dict(make_model=lambda: Made(lambda s, x: s.f(x.mul_(2)), f=nn.Linear(5, 1))), "changes x in place"), (dict(seeds=[1, 2]), "seeds has 2"),
-    (dict(seeds=[1, 2, 1]), "1 more than once"), (dict(seeds=[1, 2, "a"]), "whole numbers"), (dict(seeds=5), "whole numbers"),
-    (dict(seeds=[1, 2, 2**70]), "64 bits"), (dict(device="gpu5"), "device 'gpu5'"), (dict(make_model=shared), "is a model"),
-    (dict(make_model=None), "make_model is None"), (dict(make_model=lambda: 3), "gives int"), (dict(make_model=lambda: shared), "new model"),
+    (dict(n=0), "n=0 must"), (dict(n=-1), "n=-1 must"), (dict(n=2.), "n=2.0 must"), (dict(n=True), "n=True must"),
+    (dict(epochs=0), "epochs=0 must"), (dict(epochs="5"), "epochs='5' must"), (dict(lr=0), "lr=0 must"),
+    (dict(lr=math.nan), "lr=nan must"), (dict(lr="0.1"), "lr='0.1' must"), (dict(opt="lion"), "opt is 'lion'"),
+    (dict(opt=torch.optim.LBFGS), "needs no closure"), (dict(opt=3), "opt is 3"), (dict(bs=0), "bs=0 must"),
+    (dict(sched=3), "sched is 3"), (dict(x=x5.to_sparse()), "x is a sparse tensor"),
+    (dict(y=yr.to("meta")), "y is a meta tensor"), (dict(x=inference), "x is an inference tensor"),
+    (dict(make_model=lambda: Made(lambda s, x: s.f(x.mul_(2)), f=nn.Linear(5, 1))), "changes x in place"),
+    (dict(seeds=[1, 2]), "seeds has 2"), (dict(seeds=[1, 2, 1]), "1 more than once"),
+    (dict(seeds=[1, 2, "a"]), "whole numbers"), (dict(seeds=5), "whole numbers"),
+    (dict(seeds=[1, 2, 2**70]), "64 bits"), (dict(device="gpu5"), "device 'gpu5'"),
+    (dict(make_model=shared), "is a model"), (dict(make_model=None), "make_model is None"),
+    (dict(make_model=lambda: 3), "gives int"), (dict(make_model=lambda: shared), "new model"),
     (dict(make_model=Half), "without parameters"), (dict(make_model=lambda: nn.LazyLinear(1)), "lazy"),
     (dict(make_model=lambda: mlp(5, int(torch.randint(2, 99, ())), 1)), "different models: 0.weight"),
-    (dict(make_model=lambda: mlp(4, 2, 1)), r"shape \(40, 5\)"), (dict(x=x5.long()), "int64"), (dict(x=x5.numpy()), "x is of type ndarray"),
-    (dict(x=x5[:0]), "empty"), (dict(y=[1.]), "y is of type list"), (dict(y=yr[:-1]), r"y of shape \(39, 1\)"),
-    (dict(y=yr[:, 0]), r"y of shape \(40,\)"), (dict(loss_func=nn.NLLLoss()), "loss_func cannot compare"), (dict(loss_func="mse"), "loss_func is 'mse'"),
-    (dict(loss_func=nn.MSELoss(reduction="sum")), "reduction='sum'"), (dict(loss_func=nn.MSELoss(reduction="none")), "reduction='none'"),
-    (dict(loss_func=lambda a, b: F.mse_loss(a, b, reduction="sum")), "no mean"), (dict(loss_func=lambda a, b: (a-b)**2), "instead of one number"),
-    (dict(loss_func=lambda a, b: 0.5), "float instead of one number"), (dict(loss_func=lambda a, b: b.mean()), "does not depend"),
+    (dict(make_model=lambda: mlp(4, 2, 1)), r"shape \(40, 5\)"), (dict(x=x5.long()), "int64"),
+    (dict(x=x5.numpy()), "x is of type ndarray"), (dict(x=x5[:0]), "empty"), (dict(y=[1.]), "y is of type list"),
+    (dict(y=yr[:-1]), r"y of shape \(39, 1\)"), (dict(y=yr[:, 0]), r"y of shape \(40,\)"),
+    (dict(loss_func=nn.NLLLoss()), "loss_func cannot compare"), (dict(loss_func="mse"), "loss_func is 'mse'"),
+    (dict(loss_func=nn.MSELoss(reduction="sum")), "reduction='sum'"),
+    (dict(loss_func=nn.MSELoss(reduction="none")), "reduction='none'"),
+    (dict(loss_func=lambda a, b: F.mse_loss(a, b, reduction="sum")), "no mean"),
+    (dict(loss_func=lambda a, b: (a-b)**2), "instead of one number"),
+    (dict(loss_func=lambda a, b: 0.5), "float instead of one number"),
+    (dict(loss_func=lambda a, b: b.mean()), "does not depend"),
 ])
 def test_bad_input(bad, says):
     before = states()
@@ -521,7 +572,8 @@ def test_bad_input(bad, says):
 
 
 def test_the_models_own_message_is_kept():
-    with pytest.raises(InputError, match="wants"): train_replicas(lambda: SeqNet(nn.RNN(3, 2), nn.Linear(2, 1)), x5, yr, MSE, n=2)
+    with pytest.raises(InputError, match="wants"):
+        train_replicas(lambda: SeqNet(nn.RNN(3, 2), nn.Linear(2, 1)), x5, yr, MSE, n=2)
 
 
 def test_settings_side_by_side_in_processes():
@@ -534,8 +586,10 @@ def test_settings_side_by_side_in_processes():
 def test_compare_replicas():
     letters = torch.arange(4).repeat(60)
     def nodes(h): return lambda: nn.Sequential(nn.Embedding(4, h), nn.Tanh(), nn.Linear(h, 4))
-    t = compare_replicas({1: nodes(1), 2: nodes(2)}, letters[:-1], letters[1:], CE, 0.5, n=10, epochs=40, seeds=range(5, 15))
-    assert list(t.index) == [1, 2] and list(t.columns) == ["ok", "n", "rate", "low", "high", "best", "median", "replicas"]
+    t = compare_replicas({1: nodes(1), 2: nodes(2)}, letters[:-1], letters[1:], CE, 0.5, n=10, epochs=40,
+                         seeds=range(5, 15))
+    assert list(t.index) == [1, 2] and list(t.columns) == ["ok", "n", "rate", "low", "high", "best", "median",
+                                                           "replicas"]
     for h in (1, 2):
         res = train_replicas(nodes(h), letters[:-1], letters[1:], CE, n=10, epochs=40, seeds=range(5, 15))
         pd.testing.assert_frame_equal(t.replicas[h].losses, res.losses)
@@ -558,7 +612,7 @@ def test_show_replicas(make_model, x, y, hidden, classes):
     fig = show_replicas(res, x, rows=5, threshold=res.last.median(), labels="vwxyz")
     assert not plt.get_fignums()
     shown = [ax for ax in fig.axes if ax.images]
-    assert len(shown) == 7 and len(fig.axes) == 10
+    assert len(shown) == 7 and len(fig.axes) == 11    # ten places and the colour bar
     for ax, out, loss in zip(shown, res.outputs(x), res.last):
         picture = np.asarray(ax.images[0].get_array())
         assert picture.shape == (5, hidden+classes) and ax.images[0].get_clim() == (-1, 1)
@@ -577,13 +631,40 @@ def test_show_replicas_keeps_probabilities():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution"])
+@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution", "RNN one series", "LSTM one series",
+                                  "GRU one series"])
 def test_on_a_gpu(name):
-    make_model, x, y, loss_func = FEED_FORWARD[name]
+    make_model, x, y, loss_func = (FEED_FORWARD | RECURRENT)[name]
     res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05)
     there = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05, device="cpu")
     assert res.alone == "" and next(res.models[0].parameters()).device == x.device
     np.testing.assert_allclose(res.losses, there.losses, rtol=1e-3)
+
+
+class PretendedGraph:
+    "A CUDA graph of a step that has no work on a GPU."
+    replays = 0
+    def replay(self): PretendedGraph.replays += 1
+
+
+@contextmanager
+def capture(graph, stream, works=True):
+    yield
+    if not works: raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_step_goes_on_plainly_where_it_cannot_be_captured(works, monkeypatch):
+    calls = []
+    def step(x, y): return calls.append(1) or torch.tensor(float(len(calls)))
+    monkeypatch.setattr(PretendedGraph, "replays", 0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", partial(capture, works=works))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    replay = module._replayed(step)
+    losses = [replay(None, None).item() for _ in range(7)]
+    assert losses == ([1, 2, 3, 4, 4, 4, 4] if works else [1, 2, 3, 5, 6, 7, 8])
+    assert PretendedGraph.replays == (4 if works else 0)
 
 
 # What was silently wrong before: each is trained alone now, says why, and has the losses of the nested loop.
@@ -633,9 +714,11 @@ def module_hook():
 
 @pytest.mark.parametrize("make_model,why", [
     (with_hook, "hooks"), (clipped, "hooks"), (pruned, "hooks"), (module_hook, "hooks"), (Counting, "calls"),
-    (lambda: Made(lambda s, x: s.g(OwnFunction.apply(s.f(x))), f=nn.Linear(5, 4), g=nn.Linear(4, 1)), "autograd function")])
+    (lambda: Made(lambda s, x: s.g(OwnFunction.apply(s.f(x))), f=nn.Linear(5, 4), g=nn.Linear(4, 1)),
+     "autograd function")])
 def test_what_was_silently_wrong_is_trained_alone(make_model, why):
-    with pytest.warns(UserWarning, match="one by one, because"): res = train_replicas(make_model, x5, yr, MSE, n=3, epochs=10, opt="sgd")
+    with pytest.warns(UserWarning, match="one by one, because"):
+        res = train_replicas(make_model, x5, yr, MSE, n=3, epochs=10, opt="sgd")
     assert why in res.alone
     models, losses = alone(make_model, x5, yr, MSE, range(3), 10, opt="sgd")
     np.testing.assert_allclose(res.losses, losses, rtol=1e-6)
@@ -664,7 +747,8 @@ def test_joblib_backends(backend):
 def test_threads_of_the_user_wait_for_each_other():
     here = train_replicas(dropout_net, x5, yr, MSE, n=2, epochs=5)
     call = joblib.delayed(train_replicas)(dropout_net, x5, yr, MSE, n=2, epochs=5)
-    for res in joblib.Parallel(n_jobs=2, backend="threading")([call]*4): pd.testing.assert_frame_equal(res.losses, here.losses)
+    for res in joblib.Parallel(n_jobs=2, backend="threading")([call]*4):
+        pd.testing.assert_frame_equal(res.losses, here.losses)
 
 
 def test_an_error_of_our_own_is_no_slow_path(monkeypatch):
@@ -683,17 +767,20 @@ def test_settings_of_different_width_are_one_stack(name, monkeypatch):
         else: net = mlp(5, h, 2*h, 3, act=nn.Tanh if name == "tanh" else nn.Sigmoid)
         return net.double()
     x, = to(torch.float64, x)
-    monkeypatch.setattr(module, "Stack", lambda models, *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    monkeypatch.setattr(module, "Stack", lambda models,
+                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
     table = compare_replicas({h: partial(make, h) for h in sizes}, x, y, CE, 0.5, n=4, epochs=30, lr=0.05, opt="AdamW")
     assert set(stacks) == {12}
     for h in sizes:
         models, losses = alone(partial(make, h), x, y, CE, range(4), 30, 0.05, torch.optim.AdamW)
         np.testing.assert_allclose(table.replicas[h].losses, losses, rtol=0, atol=1e-9)
-        for a, b in zip(table.replicas[h].models, models): torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-6, atol=1e-8)
+        for a, b in zip(table.replicas[h].models, models):
+            torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-6, atol=1e-8)
 
 
 def test_settings_that_differ_in_more_than_width_are_trained_one_after_another():
-    settings = {"slope": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.5)), "act": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.1)),
+    settings = {"slope": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.5)),
+                "act": lambda: mlp(5, 4, 3, act=lambda: nn.LeakyReLU(0.1)),
                 "both ways": lambda: mlp(5, 3, 3, act=nn.Tanh)}
     table = compare_replicas(settings, x5, y3, CE, 0.5, n=2, epochs=5)
     for k, make in settings.items():

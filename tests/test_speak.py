@@ -18,8 +18,8 @@ from fastcourse.text import *
 from lms import *
 
 # words that spaCy cuts in two ('cannot', 'id'), or not from their sign ('i.', 'a.'), and ordinary ones
-english = ("i cannot say what they gonna do , etc. and so on ! mr. smith of st. louis had it at a.m. ? we will see you in jan. or "
-           "well no dont she id-card lets yes us wed im-a").split()
+english = ("i cannot say what they gonna do , etc. and so on ! mr. smith of st. louis had it at a.m. ? we will see you "
+           "in jan. or well no dont she id-card lets yes us wed im-a").split()
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,12 @@ def talker(tmp_path_factory):
     return lrnr, save_lm(lrnr, tmp_path_factory.mktemp("talker"))
 
 
-pieces = st.sampled_from([*english, "Say", "I", "A", "Cannot", "ETC", "xxbos", "xxmaj", "zebra", "two-fold", "3", "", "\n", "no", "No", "ooo"])
+pieces = st.sampled_from([*english, "Say", "I", "A", "Cannot", "ETC", "xxbos", "xxmaj", "zebra", "two-fold", "3", "",
+                          "\n", "no", "No", "ooo"])
 
 
-@given(st.lists(st.tuples(pieces, st.sampled_from(["", ",", ".", "!", "?", "..", "?!"])).map("".join), min_size=1, max_size=9).map(" ".join))
+@given(st.lists(st.tuples(pieces, st.sampled_from(["", ",", ".", "!", "?", "..", "?!"])).map("".join), min_size=1,
+                max_size=9).map(" ".join))
 @example("no no no").via("word repetition")
 @example("I say, I dont know.").via("capitals")
 @settings(max_examples=300, deadline=None)
@@ -50,7 +52,8 @@ def _about(folder): return read_lm(folder, numpy=True)[0]
 
 def test_ordinary_prompts_are_plain(talker):
     about = _about(talker[1])
-    for text in ("yes", "Say what you will see, and so on!", "I say no. No?", " yes "): assert plain_tokens(text, about), text
+    for text in ("yes", "Say what you will see, and so on!", "I say no. No?", " yes "):
+        assert plain_tokens(text, about), text
     for text in ("cannot", "i.", "id", "zebra", "yes  no", "yes;", "YES", "yes\nno", "no no no", "yesss", "I,"):
         assert plain_tokens(text, about) is None, text
     assert {"id", "i.", "a."} <= set(about["tokenizer"]["uneven"])
@@ -77,8 +80,9 @@ def test_a_tokenizer_that_sees_more_than_a_piece_has_no_plain_prompts(talker):
     assert plain_tokens("yes", about) is None
 
 
-settings_of = [dict(temperature=0), *(dict(seed=s, **kw) for s, kw in enumerate([{}, dict(temperature=.5), dict(temperature=2), dict(top_k=3),
-               dict(top_p=.6), dict(min_p=.2), dict(top_k=9, top_p=.9, min_p=.05, temperature=1.3)])), dict(seed=2**64-1), dict(seed=np.int64(7))]
+settings_of = [dict(temperature=0), *(dict(seed=s, **kw) for s, kw in enumerate([
+    {}, dict(temperature=.5), dict(temperature=2), dict(top_k=3), dict(top_p=.6), dict(min_p=.2),
+    dict(top_k=9, top_p=.9, min_p=.05, temperature=1.3)])), dict(seed=2**64-1), dict(seed=np.int64(7))]
 
 
 @pytest.mark.parametrize("kw", settings_of, ids=str)
@@ -93,8 +97,8 @@ def test_numpy_says_what_torch_says(talker, kw, monkeypatch):
             assert " ".join([wanted.before, *speak(folder, prompt, 30, stream=True, **kw)]) == wanted.text
 
 
-@pytest.mark.parametrize("kw", [dict(emb_sz=16, n_hid=24, n_layers=2, tie_weights=False, out_bias=False), dict(emb_sz=8, n_hid=12, n_layers=1),
-                                dict(emb_sz=8, n_hid=12, n_layers=4)])
+@pytest.mark.parametrize("kw", [dict(emb_sz=16, n_hid=24, n_layers=2, tie_weights=False, out_bias=False),
+                                dict(emb_sz=8, n_hid=12, n_layers=1), dict(emb_sz=8, n_hid=12, n_layers=4)])
 def test_the_scores_are_fastais(tmp_path, kw):
     lrnr = spread(make(3, config=kw))
     about, tensors = read_lm(save_lm(lrnr, tmp_path), numpy=True)
@@ -105,7 +109,8 @@ def test_the_scores_are_fastais(tmp_path, kw):
 
 def test_the_random_numbers_are_torchs():
     for seed in (0, 1, 2**31, 2**32-1, 2**32+5, 2**64-1):
-        torch_says = [torch.rand(1, dtype=torch.double, generator=g).item() for g in [torch.Generator().manual_seed(seed)] for _ in range(5)]
+        torch_says = [torch.rand(1, dtype=torch.double, generator=g).item()
+                      for g in [torch.Generator().manual_seed(seed)] for _ in range(5)]
         ours = S._Uniform(seed)
         assert [ours() for _ in range(5)] == torch_says
 
@@ -114,14 +119,15 @@ def test_other_prompts_are_left_to_generate(talker):
     lrnr, folder = talker
     for prompt in ("I cannot say", "mr. smith"):
         assert speak(folder, prompt, 9, seed=1) == G.generate(lrnr, prompt, 9, seed=1).text
-    assert [*speak(folder, "I cannot", 5, temperature=0, stream=True)] == [*G.generate(lrnr, "I cannot", 5, temperature=0, stream=True)]
+    assert [*speak(folder, "I cannot", 5, temperature=0, stream=True)] == [*G.generate(lrnr, "I cannot", 5,
+                                                                                       temperature=0, stream=True)]
     with pytest.warns(UserWarning, match="'zebra'"): speak(folder, "yes zebra", 1)
 
 
 @pytest.mark.parametrize("prompt, kw, says", [
     ("", {}, "prompt is empty"), (None, {}, "must be a text"), ("zebra", {}, "only words that the model does not know"),
-    ("yes", dict(n_words=0), "n_words=0"), ("yes", dict(temperature=float("nan")), "temperature=nan"), ("yes", dict(top_k=10**6), "top_k"),
-    ("yes", dict(seed=-1), "seed=-1"), ("yes", dict(min_p=0), "min_p=0"),
+    ("yes", dict(n_words=0), "n_words=0"), ("yes", dict(temperature=float("nan")), "temperature=nan"),
+    ("yes", dict(top_k=10**6), "top_k"), ("yes", dict(seed=-1), "seed=-1"), ("yes", dict(min_p=0), "min_p=0"),
 ])
 def test_bad_input_is_one_clear_line(talker, prompt, kw, says):
     with pytest.raises(InputError, match=says) as e: speak(talker[1], prompt, **kw)

@@ -14,8 +14,10 @@ COMMAND = Path(sys.executable).parent/"fastcourse"
 
 def loops_with_a_bar() -> set[str]:
     "module.function of every loop of the package over `progress(…)`."
-    def calls(f): return [o for o in ast.walk(f) if isinstance(o, ast.Call) and getattr(o.func, "id", None) == "progress"]
-    return {f"{file.stem}.{f.name}" for file in (ROOT/"fastcourse").glob("*.py") for f in ast.walk(ast.parse(file.read_text()))
+    def calls(f):
+        return [o for o in ast.walk(f) if isinstance(o, ast.Call) and getattr(o.func, "id", None) == "progress"]
+    return {f"{file.stem}.{f.name}" for file in (ROOT/"fastcourse").glob("*.py")
+            for f in ast.walk(ast.parse(file.read_text()))
             if isinstance(f, ast.FunctionDef) and calls(f)}
 
 
@@ -44,7 +46,8 @@ def test_bars_are_drawn_and_go_away(cases):
 
 
 def test_a_bar_shows_its_name_and_its_steps():
-    code = "from fastcourse.core import progress\nfor i in progress(range(4), '고양이'):\n    import time; time.sleep(0.15)"
+    code = ("from fastcourse.core import progress\nfor i in progress(range(4), '고양이'):\n    import time; "
+            "time.sleep(0.15)")
     seen = in_terminal([sys.executable, "-c", code], cols=60)
     steps = re.findall(r"고양이: +(\d+)%\|", seen.stream)
     assert steps[0] == "0" and "50" in steps and seen.screen == ""
@@ -67,7 +70,8 @@ COMMANDS = [
     ["check", "set"],
     ["clean", "set"],
     ["crawl", "crawled", "a=a", "b=b", "--source", "set/train", "--pause", 0],
-    ["train", "set", "--arch", "resnet18", "--scratch", "--epochs", 1, "--size", 40, "--bs", 4, "-o", "net", "--seed", 1],
+    ["train", "set", "--arch", "resnet18", "--scratch", "--epochs", 1, "--size", 40, "--bs", 4, "-o", "net", "--seed",
+     1],
     ["predict", "net", "set/test"],
     ["cam", "net", "set/test", "-o", "cam.png"],
     ["lm", "train", "texts.csv", "-o", "speaker", "--epochs", 1, "--bs", 2, "--seq-len", 8],

@@ -99,9 +99,10 @@ def test_empty_rows_are_left_out_aloud():
     (pd.DataFrame({"text": ["one two three"]*20}), {}, "train part has 64 words, and bs=16, seq_len=72 need at least"),
     (human_numbers(9), dict(bs=0), "bs=0"),
     (human_numbers(9), dict(seq_len=2.5), "seq_len=2.5"), (human_numbers(20), dict(config=dict(hid=3)), "no 'hid'"),
-    (pd.DataFrame({"text": ["k".join(chr(97+int(c)) for c in str(i)) for i in range(1000, 1300)]}), dict(bs=2, seq_len=8), "No word of the texts comes 3 times"),
-    *[(pd.DataFrame({"text": ["a b c"]*k}), {}, says) for k, says in ((5, "train part has 16"), (40, "train part has 128"),
-                                                                      (80, "train part has 256"))],
+    (pd.DataFrame({"text": ["k".join(chr(97+int(c)) for c in str(i)) for i in range(1000, 1300)]}),
+     dict(bs=2, seq_len=8), "No word of the texts comes 3 times"),
+    *[(pd.DataFrame({"text": ["a b c"]*k}), {}, says)
+      for k, says in ((5, "train part has 16"), (40, "train part has 128"), (80, "train part has 256"))],
     ("no/such.csv", {}, "no file 'no/such.csv'"),
     ([count]*9, {}, "list holds no texts"),
 ])
@@ -137,8 +138,8 @@ def write(path, *lines):
     return path
 
 
-@pytest.mark.parametrize("values", [["red", "None", "NA", "null", "nan", "N/A"], ["007", "010", "1e5"], ["2.00", "1.50", "-0"], ["True", "False"],
-                                    ["2024-01-02", "1 2"]])
+@pytest.mark.parametrize("values", [["red", "None", "NA", "null", "nan", "N/A"], ["007", "010", "1e5"],
+                                    ["2.00", "1.50", "-0"], ["True", "False"], ["2024-01-02", "1 2"]])
 def test_a_csv_file_is_read_as_text(tmp_path, values):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -186,8 +187,11 @@ def test_an_exported_learner_speaks_and_says_that_it_has_no_data(tmp_path, wild)
 
 
 def no_data(lrnr):
-    for f in (lambda: lrnr.fit(1), lambda: lrnr.fit_one_cycle(1), lambda: lrnr.fine_tune(1), lrnr.validate, lrnr.lr_find, lrnr.get_preds):
-        with pytest.raises(InputError, match="^This learner has no (training|validation) data, as after loading it; lrnr.dls = lm_dls") as e: f()
+    for f in (lambda: lrnr.fit(1), lambda: lrnr.fit_one_cycle(1), lambda: lrnr.fine_tune(1), lrnr.validate,
+              lrnr.lr_find, lrnr.get_preds):
+        with pytest.raises(InputError, match="^This learner has no (training|validation) data, as after loading it; "
+                                             "lrnr.dls = lm_dls") as e:
+            f()
         assert "\n" not in str(e.value)
 
 
@@ -274,7 +278,8 @@ def test_the_tokenizer_is_kept(tmp_path):
     assert (again["kind"], again["split_char"], again["rules"]) == ("split", "|", [])
     for tok in (back.dls.train_ds.tokenizer, load_lm(tmp_path).dls.train_ds.tokenizer):
         assert list(tok("One|two two|three")) == ["One", "two two", "three"]
-    with pytest.raises(InputError, match="is one that the model knows"): lm_dls(pd.DataFrame({"text": ["new words"]*40}), bs=4, seq_len=2, like=back)
+    with pytest.raises(InputError, match="is one that the model knows"):
+        lm_dls(pd.DataFrame({"text": ["new words"]*40}), bs=4, seq_len=2, like=back)
 
 
 def test_a_broken_training_is_not_saved_and_not_loaded(tmp_path, wild):
@@ -432,7 +437,8 @@ def test_a_damaged_or_hostile_folder_gives_one_clear_error(tmp_path, how):
 
 # Korean
 
-korean = ["오늘은 날씨가 맑아요. 우리는 공원에 가요.", "내일은 비가 와요. 우리는 집에서 책을 읽어요.", "주말에는 눈이 와요. 아이들은 밖에서 놀아요."]
+korean = ["오늘은 날씨가 맑아요. 우리는 공원에 가요.", "내일은 비가 와요. 우리는 집에서 책을 읽어요.",
+          "주말에는 눈이 와요. 아이들은 밖에서 놀아요."]
 
 
 def test_korean(tmp_path):

@@ -16,7 +16,8 @@ def toured(tmp_path_factory):
     "`make tour`, typed into a terminal."
     dest = tmp_path_factory.mktemp("tour")/"tour"
     if not shutil.which("make"): pytest.skip("make is not installed")
-    seen = in_terminal(["make", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}", f"TOUR=--dest {dest} --images images", "tour"], cwd=ROOT)
+    seen = in_terminal(["make", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}",
+                        f"TOUR=--dest {dest} --images images", "tour"], cwd=ROOT)
     assert seen.code == 0, seen.screen[-3000:]
     return dest, seen
 

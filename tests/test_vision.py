@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, DataBlock, Image, ImageBlock, Learner, MultiCategoryBlock, RandomResizedCrop, Resize,
-                               aug_transforms, get_image_files, models, resnet18, densenet121, set_seed, vision_learner, xresnet18)
+from fastai.vision.all import (BCEWithLogitsLossFlat, DataBlock, Image, ImageBlock, Learner, MultiCategoryBlock,
+                               RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18,
+                               densenet121, set_seed, vision_learner, xresnet18)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -83,7 +84,7 @@ archs = [resnet18, models.convnext_tiny, models.efficientnet_b0, models.mobilene
 
 @pytest.mark.parametrize("arch", archs, ids=lambda o: o.__name__)
 def test_torchvision_networks(few, arch, tmp_path):
-    "From a weight file: the body's weights are those of the file, maps come out, and fine_tune's two phases do their work."
+    "From a weight file: the body's weights are those of the file, maps come out, fine_tune's two phases do their work."
     net = arch(weights=None)
     save_file(net.state_dict(), tmp_path/"w.safetensors")
     lrnr = cam_learner(few, arch, weights=tmp_path/"w.safetensors")
@@ -95,8 +96,10 @@ def test_torchvision_networks(few, arch, tmp_path):
     check_phases(lrnr)
 
 
-@pytest.mark.parametrize("arch, stride", [*((o, 8) for o in archs), (resnet18, 16), (densenet121, 16), (models.mobilenet_v2, 16),
-                                          (models.shufflenet_v2_x0_5, 32), (models.mnasnet0_5, 8), (models.regnet_y_400mf, 8)], ids=lambda o: getattr(o, "__name__", o))
+@pytest.mark.parametrize("arch, stride",
+                         [*((o, 8) for o in archs), (resnet18, 16), (densenet121, 16), (models.mobilenet_v2, 16),
+                                          (models.shufflenet_v2_x0_5, 32), (models.mnasnet0_5, 8),
+                          (models.regnet_y_400mf, 8)], ids=lambda o: getattr(o, "__name__", o))
 def test_a_cut_body_has_the_stride_and_comes_back_from_the_disk(few, arch, stride, tmp_path):
     lrnr = cam_learner(few, arch, pretrained=False, stride=stride)
     files = few.valid.items
@@ -105,7 +108,8 @@ def test_a_cut_body_has_the_stride_and_comes_back_from_the_disk(few, arch, strid
     assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
 
 
-@pytest.mark.parametrize("arch", [models.mobilenet_v2, models.shufflenet_v2_x0_5, models.mnasnet0_5], ids=lambda o: o.__name__)
+@pytest.mark.parametrize("arch", [models.mobilenet_v2, models.shufflenet_v2_x0_5, models.mnasnet0_5],
+                         ids=lambda o: o.__name__)
 def test_a_network_that_pools_in_forward_has_its_whole_body(few, arch, tmp_path):
     net, x = arch(weights=None).eval(), torch.randn(2, 3, 64, 64)
     save_file(net.state_dict(), tmp_path/"w.safetensors")
@@ -116,11 +120,16 @@ def test_a_network_that_pools_in_forward_has_its_whole_body(few, arch, tmp_path)
         assert_close(list(net.children())[-1](features), net(x))
 
 
-@pytest.mark.parametrize("arch, stride, word", [(models.googlenet, None, "googlenet"), (models.inception_v3, None, "inception_v3"),
-                                                (models.maxvit_t, None, "maxvit_t"), (models.vit_b_16, None, "vit_b_16"),
-                                                (models.vit_b_16, 16, "vit_b_16"), (models.swin_t, 2, "choose one of them"),
-                                                ("vit_tiny_patch16_224", 8, "maps of stride .16."), ("resnet18.nope", None, "nope"),
-                                                (lambda weights: torch.nn.Sequential(torch.nn.Linear(2, 2)), None, "no body")],
+@pytest.mark.parametrize("arch, stride, word",
+                         [(models.googlenet, None, "googlenet"), (models.inception_v3, None, "inception_v3"),
+                                                (models.maxvit_t, None, "maxvit_t"),
+                          (models.vit_b_16, None, "vit_b_16"),
+                                                (models.vit_b_16, 16, "vit_b_16"),
+                          (models.swin_t, 2, "choose one of them"),
+                                                ("vit_tiny_patch16_224", 8, "maps of stride .16."),
+                          ("resnet18.nope", None, "nope"),
+                                                (lambda weights: torch.nn.Sequential(torch.nn.Linear(2, 2)), None,
+                                                 "no body")],
                          ids=lambda o: getattr(o, "__name__", o))
 def test_a_network_without_maps_is_one_sentence(dls, arch, stride, word):
     with warnings.catch_warnings():
@@ -142,8 +151,9 @@ def test_a_stride_is_a_whole_number(dls, stride):
         cam_learner(dls, resnet18, pretrained=False, stride=stride)
 
 
-@pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("tf_mobilenetv3_small_075", None), ("tf_efficientnet_b0", 16),
-                                          ("test_convnext", 8), ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
+@pytest.mark.parametrize("name, stride", [("resnet18", None), ("resnet18", 8), ("tf_mobilenetv3_small_075", None),
+                                          ("tf_efficientnet_b0", 16), ("test_convnext", 8),
+                                          ("mobilenetv3_small_050", None), ("densenet121", 16), ("resnet18d", 8)])
 def test_timm_networks(few, name, stride, tmp_path):
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(few, name, weights=tmp_path/"w.pth", stride=stride)
@@ -163,11 +173,13 @@ def test_a_timm_vision_learner_gives_its_body(few):
     check_phases(new)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "timm/test_vit2", "test_vit3", "test_vit4", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("name", ["test_vit", "timm/test_vit2", "test_vit3", "test_vit4",
+                                  "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_vision_transformers_of_timm(few, name, tmp_path):
     """They train, in two phases; the mean of a map is the logit; they come back from the disk, and under another head.
 
-    test_vit has a class token, 2 and 4 a register and a norm behind the mean (LayerNorm, RMSNorm), 3 is pooled by attention."""
+    test_vit has a class token, 2 and 4 a register and a norm behind the mean (LayerNorm, RMSNorm), 3 is pooled by
+    attention."""
     lrnr = cam_learner(few, name, pretrained=False)
     check_groups(lrnr)
     lrnr.freeze()
@@ -176,7 +188,8 @@ def test_vision_transformers_of_timm(few, name, tmp_path):
     m, stride = cams(lrnr, files), 32 if "swin" in name else 16
     assert m.cells == (stride, (stride-1)/2) and m.maps.shape[2:] == (64//stride,)*2
     with torch.no_grad():
-        assert_close(m.logits, lrnr.model.eval()(few.test_dl(files).one_batch()[0]).as_subclass(torch.Tensor).cpu(), rtol=1e-4, atol=1e-5)
+        assert_close(m.logits, lrnr.model.eval()(few.test_dl(files).one_batch()[0]).as_subclass(torch.Tensor).cpu(),
+                     rtol=1e-4, atol=1e-5)
     assert_close(m.maps.mean((2, 3)), m.logits)
     again = load_classifier(save_classifier(lrnr, tmp_path/"m"))
     assert_close(cams(again, files).maps, m.maps, **exact)
@@ -201,14 +214,15 @@ def test_a_checkpoint_that_was_pooled_by_the_mean_keeps_its_norm(few, tmp_path):
         assert (net.fc_norm(loose)-loose).abs().max() > 0.1  # the norm does something
     assert_close(m.maps.mean((2, 3)), wanted, rtol=1e-4, atol=1e-5)
     assert_close(cams(load_classifier(save_classifier(lrnr, tmp_path/"m")), files).maps, m.maps, **exact)
-    with pytest.raises(InputError, match="does not fit this network"):  # and one of another kind is not filled up with fresh numbers
+    # and one of another kind is not filled up with fresh numbers
+    with pytest.raises(InputError, match="does not fit this network"):
         torch.save({k: v for k, v in net.state_dict().items() if "fc_norm" not in k}, tmp_path/"v.pth")
         cam_learner(few, "test_vit", weights=tmp_path/"v.pth")
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_vit", "test_convnext"])
 def test_the_body_is_what_fastai_uses_of_a_timm_network(few, name):
-    "fastai leaves out what a network has behind its pooling, as `conv_head`: the body must not bring it back, never trained."
+    "fastai leaves out what a network has behind its pooling, as `conv_head`: the body must not have it untrained."
     old = vision_learner(few, name, pretrained=False)
     new, x = cam_learner(few, head=old), torch.randn(2, 3, 64, 64, device=few.device)
     with torch.no_grad():
@@ -233,7 +247,8 @@ def odd_pictures(folder):
     im = Image.fromarray(np.random.default_rng(3).integers(0, 255, (70, 80, 3), np.uint8))
     clear = im.convert("RGBA")
     clear.paste((0, 0, 0, 0), (10, 10, 60, 60))
-    for name, o in (("rgb", im), ("one", im.convert("1")), ("palette", im.quantize(200)), ("cmyk", im.convert("CMYK")), ("clear", clear), ("grey", im.convert("LA"))):
+    for name, o in (("rgb", im), ("one", im.convert("1")), ("palette", im.quantize(200)), ("cmyk", im.convert("CMYK")),
+                    ("clear", clear), ("grey", im.convert("LA"))):
         o.save(folder/f"{name}.{'tif' if name == 'cmyk' else 'png'}")
         yield folder/f"{name}.{'tif' if name == 'cmyk' else 'png'}"
 
@@ -286,7 +301,8 @@ def test_the_body_of_a_trained_vision_learner_is_kept(few):
 
 
 def test_a_head_that_is_no_learner_of_two_parts(dls):
-    for head in ("x", 3, resnet18(weights=None), *(Learner(dls, o) for o in (xresnet18(n_out=2), torch.nn.Linear(2, 2), torch.nn.Sequential()))):
+    for head in ("x", 3, resnet18(weights=None),
+                 *(Learner(dls, o) for o in (xresnet18(n_out=2), torch.nn.Linear(2, 2), torch.nn.Sequential()))):
         with pytest.raises(InputError, match="vision_learner or cam_learner.* not a [A-Z0-9a-z]+$"):
             cam_learner(dls, head=head)
 
@@ -310,8 +326,10 @@ def test_a_weight_file_cannot_run_code(dls, tmp_path):
     assert not (tmp_path/"harm").exists()
 
 
-@pytest.mark.parametrize("wrap", [lambda o: {"state_dict": o, "epoch": 3}, lambda o: {f"module.{k}": v for k, v in o.items()},
-                                  lambda o: {"state_dict": {f"module.{k}": v for k, v in o.items()}}], ids=["state_dict", "module", "both"])
+@pytest.mark.parametrize("wrap",
+                         [lambda o: {"state_dict": o, "epoch": 3}, lambda o: {f"module.{k}": v for k, v in o.items()},
+                                  lambda o: {"state_dict": {f"module.{k}": v for k, v in o.items()}}],
+                         ids=["state_dict", "module", "both"])
 def test_weights_as_training_scripts_wrap_them(dls, wrap, tmp_path):
     net = resnet18(weights=None)
     torch.save(wrap(net.state_dict()), tmp_path/"w.pth")
@@ -336,9 +354,11 @@ def test_one_class_and_an_empty_class(tmp_path):
 
 
 @pytest.mark.parametrize("kw, word", [
-    (dict(bs=17), "bs=17: there are 16"), (dict(bs=1), "bs=1 must"), (dict(bs=8.), "bs=8.0 must"), (dict(bs=True), "bs=True must"), (dict(bs=0), "bs=0 must"),
-    (dict(size=0), "size=0 must"), (dict(size="64"), "size='64' must"), (dict(size=(64, 0)), "or a pair"), (dict(size=(64,)), "or a pair"),
-    (dict(size=64.), "size=64.0 must"), (dict(valid="train"), "are one folder"), (dict(valid="./train"), "are one folder"),
+    (dict(bs=17), "bs=17: there are 16"), (dict(bs=1), "bs=1 must"), (dict(bs=8.), "bs=8.0 must"),
+    (dict(bs=True), "bs=True must"), (dict(bs=0), "bs=0 must"), (dict(size=0), "size=0 must"),
+    (dict(size="64"), "size='64' must"), (dict(size=(64, 0)), "or a pair"), (dict(size=(64,)), "or a pair"),
+    (dict(size=64.), "size=64.0 must"), (dict(valid="train"), "are one folder"),
+    (dict(valid="./train"), "are one folder"),
     *((dict(valid="none", valid_pct=o), "between 0 and 1") for o in (0, -1, 1, float("nan"), "0.2")),
     (dict(valid="none", valid_pct=0.05), "no picture to validate on"), (dict(path=None), "path=None")], ids=str)
 def test_settings_that_cannot_work_are_one_sentence(path, kw, word):
@@ -396,12 +416,14 @@ def test_what_is_no_picture_is_left_out_and_named(tmp_path, capsys):
     (tmp_path/"train"/"b"/"cut.png").write_bytes((tmp_path/"train"/"b"/"0.png").read_bytes()[:50])
     dls = folder_dls(tmp_path, size=32, num_workers=0)
     said = capsys.readouterr().out
-    assert all(f"{o} (" in said for o in ("train/a/page.jpg", "train/b/empty.png", "train/b/cut.png")) and "not readable: 3" in said
+    assert all(f"{o} (" in said
+               for o in ("train/a/page.jpg", "train/b/empty.png", "train/b/cut.png")) and "not readable: 3" in said
     assert len(dls.train_ds) + len(dls.valid_ds) == 8
 
 
 def test_odd_pictures_are_read(tmp_path):
-    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 50)), ("P", (50, 1)), ("CMYK", (9, 9)), ("1", (30, 30)), ("RGB", (3000, 2000))]):
+    for i, (mode, size) in enumerate([("L", (1, 1)), ("RGBA", (1, 50)), ("P", (50, 1)), ("CMYK", (9, 9)),
+                                      ("1", (30, 30)), ("RGB", (3000, 2000))]):
         for c in "ab":
             picture(tmp_path/"train"/c/f"{i}.{'jpg' if mode in ('CMYK', 'RGB') else 'png'}", mode, size)
     dls = folder_dls(tmp_path, size=32, bs=4, num_workers=0, valid_pct=0.3)
@@ -466,7 +488,8 @@ def test_pictures_are_prepared_as_in_training(path, tmp_path, kw):
 
 
 def test_transforms_with_code_are_refused(path, tmp_path):
-    lrnr = cam_learner(folder_dls(path, size=64, num_workers=0, item_tfms=[Resize(64), lambda o: o]), resnet18, pretrained=False)
+    lrnr = cam_learner(folder_dls(path, size=64, num_workers=0, item_tfms=[Resize(64), lambda o: o]), resnet18,
+                       pretrained=False)
     with pytest.raises(InputError, match="cannot be saved without code"):
         save_classifier(lrnr, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -485,7 +508,8 @@ def test_a_network_that_was_changed_is_refused(dls, tmp_path):
 
 
 def test_several_classes_a_picture_are_refused(dls, path, tmp_path):
-    block = DataBlock((ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=lambda o: [o.parent.name], item_tfms=Resize(64))
+    block = DataBlock((ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=lambda o: [o.parent.name],
+                      item_tfms=Resize(64))
     many = cam_learner(block.dataloaders(path/"train", bs=4, num_workers=0), resnet18, pretrained=False, metrics=[])
     own_loss = cam_learner(dls, resnet18, pretrained=False, loss_func=BCEWithLogitsLossFlat())
     for lrnr in (many, own_loss):
@@ -509,7 +533,8 @@ def test_a_folder_that_is_no_path(lrnr, folder):
             act(folder)
 
 
-@pytest.mark.parametrize("arch, word", [("googlenet", "googlenet"), ("vit_b_16", "vit_b_16"), ("timm/resnet18.nope", "nope"),
+@pytest.mark.parametrize("arch, word",
+                         [("googlenet", "googlenet"), ("vit_b_16", "vit_b_16"), ("timm/resnet18.nope", "nope"),
                                         ("timm/vit_tiny_patch16_224", "vit_tiny"), ("mobilenet_v2", "do not fit")])
 def test_another_network_in_the_json_is_one_sentence(saved, arch, word, tmp_path):
     shutil.copytree(saved, tmp_path/"m")
@@ -542,7 +567,8 @@ def test_an_interrupted_save_leaves_the_old_classifier(lrnr, dls, tmp_path, monk
     assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, before, **exact)
     monkeypatch.undo()
     save_classifier(other, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2  # the weights of the failed attempt have the name of these, and the old ones are gone
+    # the weights of the failed attempt have the name of these, and the old ones are gone
+    assert len(list(tmp_path.iterdir())) == 2
     assert_close(cams(load_classifier(tmp_path), dls.valid.items).maps, cams(other, dls.valid.items).maps, **exact)
 
 
@@ -554,7 +580,8 @@ def test_a_broken_training_is_not_saved_and_not_loaded(lrnr, saved, tmp_path, va
     before = sorted((f.name, f.read_bytes()) for f in (tmp_path/"m").iterdir())
     broken = load_classifier(saved)
     with torch.no_grad(): broken.model[1][-1].weight[0, 0] = value
-    with pytest.raises(InputError, match="not saved, because its weights are no numbers"): save_classifier(broken, tmp_path/"m")
+    with pytest.raises(InputError, match="not saved, because its weights are no numbers"):
+        save_classifier(broken, tmp_path/"m")
     assert sorted((f.name, f.read_bytes()) for f in (tmp_path/"m").iterdir()) == before
     file = next((tmp_path/"m").glob("*.safetensors"))
     data = safetensors.torch.save({k: v.contiguous() for k, v in broken.model.state_dict().items()})
@@ -590,11 +617,13 @@ def test_a_pickle_in_the_folder_is_never_opened(saved, tmp_path):
 
 
 values = st.recursive(st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats() | st.text(max_size=8),
-                      lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=5), o, max_size=3), max_leaves=6)
+                      lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=5), o, max_size=3),
+                      max_leaves=6)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from(["format", "arch", "stride", "relu", "vocab", "resize", "warps", "normalize", "weights", "sha256"]), value=values)
+@given(key=st.sampled_from(["format", "arch", "stride", "relu", "vocab", "resize", "warps", "normalize", "weights",
+                            "sha256"]), value=values)
 def test_any_value_in_the_json_is_one_clear_error_or_works(saved, tmp_path, key, value):
     about = {**json.loads((saved/"classifier.json").read_text()), key: value}
     there = tmp_path/"m"

@@ -62,7 +62,8 @@ def test_no_piece_holds_a_run_that_spaCy_needs_quadratic_time_for(run):
     assert max(signs(p) for p in " ".join(pieces).split()) <= 41
 
 
-@given(st.lists(st.sampled_from(["one", "Two's", "etc.", "(so)", "...", ":-)", "https://a-b.org/c?d=1", "3.14", "!?"*15, "a.m."]),
+@given(st.lists(st.sampled_from(["one", "Two's", "etc.", "(so)", "...", ":-)", "https://a-b.org/c?d=1", "3.14", "!?"*15,
+                                 "a.m."]),
                 max_size=12).map(" ".join))
 @settings(max_examples=100, deadline=None)
 def test_ordinary_texts_have_the_words_of_fastais_tokenizer(text):
@@ -80,9 +81,10 @@ def test_texts_that_spacy_refuses_are_read():
 # what comes in
 
 @pytest.mark.parametrize("kw, says", [
-    (dict(n_words=10**7), "n_words=10000000 must be a whole number, 1 to 1000000"), (dict(temperature=True), "temperature=True"),
-    (dict(temperature=-math.inf), "temperature=-inf"), (dict(top_p=True), "top_p=True"), (dict(min_p=1.01), "min_p=1.01"),
-    (dict(seed=2**64), "seed="), (dict(seed=True), "seed=True"), (dict(top_k=4), "top_k=4"), (dict(top_k=2.), "top_k=2.0"),
+    (dict(n_words=10**7), "n_words=10000000 must be a whole number, 1 to 1000000"),
+    (dict(temperature=True), "temperature=True"), (dict(temperature=-math.inf), "temperature=-inf"),
+    (dict(top_p=True), "top_p=True"), (dict(min_p=1.01), "min_p=1.01"), (dict(seed=2**64), "seed="),
+    (dict(seed=True), "seed=True"), (dict(top_k=4), "top_k=4"), (dict(top_k=2.), "top_k=2.0"),
 ])
 def test_settings_that_make_no_sense(kw, says):
     with pytest.raises(InputError, match=says): check_drawing(**{"n_words": 1, "vocab": ["xxunk", "a", "b"], **kw})

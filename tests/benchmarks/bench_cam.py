@@ -1,6 +1,7 @@
 """Class activation maps against a bare forward pass, against grad-cam and torchcam, and against the course's loop.
 
-python tests/benchmarks/bench_cam.py [--quick]     # resnet34 at 224, batches of 32, untrained: times do not depend on the weights
+python tests/benchmarks/bench_cam.py [--quick]     # resnet34 at 224, batches of 32, untrained: times do not depend on
+the weights
 
 The peers come with pip install -e '.[dev]'. All take the same loaded batch, but for the part about files.
 """
@@ -24,7 +25,7 @@ from common import machine, paired, table
 from fastcourse import cam
 from fastcourse.core import plain_bars
 from fastcourse.bodies import cam_head, make_body
-from fastcourse.vision import _bare_dls
+from fastcourse.vision import bare_dls
 
 plain_bars()
 quick = "--quick" in sys.argv
@@ -32,7 +33,8 @@ n_pairs, bs, side, n_classes = (1 if quick else 5), 32, 224, 10
 about = dict(resize=dict(kind="Resize", size=[side, side], method="crop", pad_mode="reflection"), warps=[],
              vocab=[f"class{i}" for i in range(n_classes)], normalize=[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 torch.manual_seed(0)
-lrnr = Learner(_bare_dls(about), nn.Sequential(make_body(resnet34, False)[0], cam_head(512, n_classes)), loss_func=nn.CrossEntropyLoss())
+lrnr = Learner(bare_dls(about), nn.Sequential(make_body(resnet34, False)[0], cam_head(512, n_classes)),
+               loss_func=nn.CrossEntropyLoss())
 device = default_device()
 model, x = lrnr.model.to(device).eval(), torch.randn(bs, 3, side, side, device=device)
 body, linear = model[0], model[1][2]
@@ -59,7 +61,7 @@ def one_class():
 
 
 def course(batches):
-    "Picture by picture, as in the course: maps, then the class, then its probability, each with a forward pass of its own."
+    "Picture by picture, as in the course: maps, the class, its probability, each with a forward pass of its own."
     for x1 in batches:
         x1 = x1.to(device)
         torch.einsum("kc,chw->khw", linear.weight, body(x1).squeeze(0)).detach().cpu()
@@ -75,7 +77,8 @@ def row(name, peer, ours, wanted, n=n_pairs):
 def against_the_forward_pass():
     "Here the ratio is ours over the other, so that 1 is the floor."
     rows = []
-    for name, other in (("cams / bare forward pass", forward), (f"cams, all {n_classes} classes / one class", one_class)):
+    for name, other in (("cams / bare forward pass", forward),
+                        (f"cams, all {n_classes} classes / one class", one_class)):
         a, b, ratio = paired(lambda: cams(lrnr, x, bs=bs), other, n_pairs)
         rows.append([name, f"{a*1e3:.0f} ms", f"{b*1e3:.0f} ms", f"{ratio:.3f}", "at most 1.05"])
     return table([f"{bs} loaded pictures", "cams", "the other", "ratio", "wanted"], rows)
@@ -90,7 +93,8 @@ def against_others():
     with TorchCAM(model, target_layer=body) as peer:
         rows.append(row("Grad-CAM of torchcam, one class", lambda: peer(0, model(x))[0].cpu(), all_classes, ""))
     rows.append(row(f"our gradcam, all {n_classes} classes", lambda: gradcam(lrnr, x, bs=bs), all_classes, ""))
-    rows.append(row("the course's loop, one picture at a time", lambda: course(x.split(1)), all_classes, "10x", min(n_pairs, 3)))
+    rows.append(row("the course's loop, one picture at a time", lambda: course(x.split(1)), all_classes, "10x",
+                    min(n_pairs, 3)))
     return table([f"{bs} loaded pictures", "the other", "cams", "ratio", "wanted"], rows)
 
 
@@ -103,7 +107,8 @@ def from_files():
         rows = []
         for name, n in (("with fastai's usual workers", defaults.cpus), ("without workers", 0)):
             loop = lambda: course(first(lrnr.dls.test_dl([PILImage.create(f)], num_workers=n))[0] for f in files)
-            rows.append(row(f"the course's loop, {name}", loop, lambda: cams(lrnr, files, bs=bs), "10x", min(n_pairs, 3)))
+            rows.append(row(f"the course's loop, {name}", loop, lambda: cams(lrnr, files, bs=bs), "10x",
+                            min(n_pairs, 3)))
     return table([f"{bs} files", "the other", "cams", "ratio", "wanted"], rows)
 
 

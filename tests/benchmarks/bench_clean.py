@@ -62,8 +62,8 @@ for line in sys.stdin:
 def older_build(checkout):
     "A function (path, workers) that checks with the older build, in a process that stays."
     env = {**os.environ, "PYTHONPATH": str(checkout)}
-    with subprocess.Popen([sys.executable, "-c", OLDER, str(checkout)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=env) as p:
+    with subprocess.Popen([sys.executable, "-c", OLDER, str(checkout)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, env=env) as p:
         def check(path, workers):
             p.stdin.write(f"{path} {workers}\n")
             p.stdin.flush()
@@ -97,8 +97,8 @@ def main():
                 for name, path in folders.items():
                     for n in (1, os.cpu_count()):
                         a, b, r = paired(lambda: check_images(path, workers=n), lambda: older(path, n), 5)
-                        rows.append([name, f"all checks, {n} workers", f"build {sys.argv[1]}", f"{a*1e3:.0f} ms", f"{b*1e3:.0f} ms",
-                                     f"{1/r:.2f} x"])
+                        rows.append([name, f"all checks, {n} workers", f"build {sys.argv[1]}", f"{a*1e3:.0f} ms",
+                                     f"{b*1e3:.0f} ms", f"{1/r:.2f} x"])
     print(machine(), "\n")
     print(table(["folder", "work", "peer", "check_images", "peer's time", "as fast"], rows))
 

@@ -3,7 +3,8 @@
 python tests/benchmarks/bench_kills.py 200
 
 Each round begins with an empty set. Three processes work on it (refused ones wait for the lock and try again), and new
-damaged files are put into it all the time. Some milliseconds later one of them, or all, are killed; then it is looked at:
+damaged files are put into it all the time. Some milliseconds later one of them, or all, are killed; then it is looked
+at:
 
 - every row that the manifest once had is still there, and what was final is final,
 - every file that was put in is still there, byte for byte, in its place or in `.rejected`,
@@ -30,7 +31,8 @@ from fastcourse.core import InputError
 from fastcourse.crawl import UrlListSearch, crawl_images
 from fastcourse.manifest import load_manifest
 
-QUERIES = {"cat": {"train": {"cat": ["cat", "cat photo"]}, "test": {"cat": ["cat pet"]}}, "dog": {"train": {"dog": ["dog"]}}}
+QUERIES = {"cat": {"train": {"cat": ["cat", "cat photo"]}, "test": {"cat": ["cat pet"]}},
+           "dog": {"train": {"dog": ["dog"]}}}
 FINAL = ("ok", "duplicate", "rejected", "refused")
 
 
@@ -38,10 +40,12 @@ def urls_of(web) -> dict:
     def ok(*n): return [web.url(f"/ok/{i}.jpg") for i in n]
     return {"cat": [*ok(*range(100, 112)), web.url("/404"), web.url("/html.jpg")],
             "cat photo": [*ok(105, *range(113, 121)), web.url("/copy/101")],
-            "cat pet": [*ok(*range(124, 130)), web.url("/copy/102")], "dog": [*ok(*range(200, 214)), web.url("/copy/203")]}
+            "cat pet": [*ok(*range(124, 130)), web.url("/copy/102")],
+            "dog": [*ok(*range(200, 214)), web.url("/copy/203")]}
 
 
-def crawl(name, urls, dest): crawl_images(QUERIES[name], dest, engine=UrlListSearch(urls), workers=3, per_host=3, allow_local=True)
+def crawl(name, urls, dest):
+    crawl_images(QUERIES[name], dest, engine=UrlListSearch(urls), workers=3, per_host=3, allow_local=True)
 
 
 def work(name, urls, dest):
@@ -84,7 +88,8 @@ def state(dest: Path, planted: set, rows: dict) -> tuple[int, dict]:
 
 def outcome(dest: Path) -> tuple:
     rows = {(o["split"], o["query"], o["url"], o["status"], o["file"]) for o in load_manifest(dest)[0]}
-    return rows, {o.relative_to(dest) for s in ("train", "test") for o in (dest/s).rglob("[!.]*.jpg") if len(o.stem) == 20}
+    return rows, {o.relative_to(dest) for s in ("train", "test") for o in (dest/s).rglob("[!.]*.jpg")
+                  if len(o.stem) == 20}
 
 
 def run(n_kills: int, seed: int = 0) -> dict:
@@ -99,7 +104,8 @@ def run(n_kills: int, seed: int = 0) -> dict:
             dest, planted, rows = Path(tmp)/f"round{res['rounds']}", set(), {}
             for step in range(8):
                 planted |= plant(dest, 100*res["rounds"]+step)
-                jobs = {o: context.Process(target=work, args=(o, urls, dest), daemon=True) for o in ("cat", "dog", "clean")}
+                jobs = {o: context.Process(target=work, args=(o, urls, dest), daemon=True)
+                        for o in ("cat", "dog", "clean")}
                 for o in rng.sample(list(jobs), 3): jobs[o].start()
                 time.sleep(rng.uniform(.02, .35))
                 for name in rng.choice([["cat"], ["dog"], ["clean"], list(jobs), list(jobs)]):

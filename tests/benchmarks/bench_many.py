@@ -36,14 +36,16 @@ def main(sizes=(1000, 10_000, 100_000)):
             assert found == n
             rows.append([n, seconds, before, most])
     head = ["pictures", "time", "for one", "memory at the start", "at most", "for a picture more"]
-    print(table(head, [[f"{n:,}", f"{s:.1f} s", f"{s/n*1e3:.2f} ms", f"{b:.0f} MB", f"{m:.0f} MB", f"{(m-b)/n*1024:.1f} kB"]
+    print(table(head,
+                [[f"{n:,}", f"{s:.1f} s", f"{s/n*1e3:.2f} ms", f"{b:.0f} MB", f"{m:.0f} MB", f"{(m-b)/n*1024:.1f} kB"]
                        for n, s, b, m in rows]))
     if sys.argv[1:]:
         import matplotlib.pyplot as plt
         fig, axes = plt.subplots(1, 2, figsize=(7, 2.6), layout="constrained")
         for ax, k, name in zip(axes, (1, 3), ("seconds", "memory at most, MB")):
             ax.plot([o[0] for o in rows], [o[k] for o in rows], "o-")
-            ax.set(xscale="log", yscale="log" if k == 1 else "linear", ylim=None if k == 1 else (0, None), xlabel="pictures", ylabel=name)
+            ax.set(xscale="log", yscale="log" if k == 1 else "linear", ylim=None if k == 1 else (0, None),
+                   xlabel="pictures", ylabel=name)
         fig.savefig(sys.argv[1], dpi=80)
 
 

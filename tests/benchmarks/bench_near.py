@@ -31,13 +31,15 @@ def half(im): return im.resize((max(1, im.width//2), max(1, im.height//2)))
 
 
 def on_white(im):
-    return Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB") if im.mode == "RGBA" else flat(im)
+    return Image.alpha_composite(Image.new("RGBA", im.size, "white"),
+                                 im).convert("RGB") if im.mode == "RGBA" else flat(im)
 
 
-COPIES = {"re-encoded": lambda im: encoded(on_white(im), quality=40), "webp": lambda im: encoded(im, "WEBP", quality=60),
-          "half": lambda im: encoded(half(im), "PNG"),
+COPIES = {"re-encoded": lambda im: encoded(on_white(im), quality=40),
+          "webp": lambda im: encoded(im, "WEBP", quality=60), "half": lambda im: encoded(half(im), "PNG"),
           "larger": lambda im: encoded(on_white(im).resize((im.width*2, im.height*2))),
-          "cut by 2 %": lambda im: encoded(cut(im), "PNG"), "all three": lambda im: encoded(half(cut(on_white(im))), quality=60),
+          "cut by 2 %": lambda im: encoded(cut(im), "PNG"),
+          "all three": lambda im: encoded(half(cut(on_white(im))), quality=60),
           "brighter": lambda im: encoded(on_white(im).point(lambda v: min(255, v*115//100)))}
 MIRROR = {"mirrored": lambda im: encoded(ImageOps.mirror(im), "PNG")}
 

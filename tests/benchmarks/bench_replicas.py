@@ -1,12 +1,12 @@
-"""Many starts at once against the nested loop and, if it is there, another build: python tests/benchmarks/bench_replicas.py [OTHER]
+"""Many starts at once against the nested loop and another build: python tests/benchmarks/bench_replicas.py [OTHER]
 
 OTHER is the folder of another checkout of fastcourse (the environment variable FASTCOURSE_OTHER will do, too). It runs
 in a process of its own, which waits while this one works. 25 starts, torch's Adam with lr 0.1, cross entropy, one
 thread on a CPU (or a GPU, where there is one). All of a row run in turn, and the ratios are those of the medians.
 
 The nested loop trains one start after another with the same modules, and keeps their losses. Its time grows with the
-number of starts, so for the recurrent networks it trains 1 of the 25 and its time is multiplied by 25. The last rows are
-all of row 4.1 of the lessons: H = 3, 4, 8; 25 starts each; 500 epochs. Growth: bench_replicas_growth.py.
+number of starts, so for the recurrent networks it trains 1 of the 25 and its time is multiplied by 25. The last rows
+are all of row 4.1 of the lessons: H = 3, 4, 8; 25 starts each; 500 epochs. Growth: bench_replicas_growth.py.
 """
 import contextlib
 import io
@@ -40,7 +40,8 @@ def net(kind, h): return SeqNet(kind(4, h), nn.Linear(h, 4))
 
 # name: (make_model, x, y, epochs, starts that the nested loop trains, runs)
 NETS = {"Embedding(4,1)-Tanh-Linear, 399 rows, 50 epochs": (embedding, letters[:-1], letters[1:], 50, STARTS, 9),
-        **{f"{kind.__name__}(4,{h})-Linear, {len(x)-1} steps, 100 epochs": (partial(net, kind, h), *one_hot(x), 100, 1, 3)
+        **{f"{kind.__name__}(4,{h})-Linear, {len(x)-1} steps, 100 epochs": (partial(net, kind, h), *one_hot(x), 100, 1,
+                                                                            3)
            for kind, h, x in ((nn.RNN, 3, states), (nn.RNN, 8, states), (nn.LSTM, 16, coin), (nn.GRU, 16, coin))}}
 ALL_OF_4_1 = "all of row 4.1: RNN, H = 3, 4, 8, 500 epochs"
 
@@ -111,7 +112,8 @@ def measure(name, other):
             if i == 0: times[k].clear()  # the first round is not counted
     t = {k: statistics.median(o) for k, o in times.items()}
     nested_s = t.get("nested")
-    return [name, f"{t['mine']:.3f}", f"{nested_s:.2f}" if nested_s else "", f"{nested_s/t['mine']:.1f}" if nested_s else "",
+    return [name, f"{t['mine']:.3f}", f"{nested_s:.2f}" if nested_s else "",
+            f"{nested_s/t['mine']:.1f}" if nested_s else "",
             *([f"{t['other']:.3f}", f"{t['mine']/t['other']:.2f}"] if other else [])]
 
 
@@ -119,7 +121,8 @@ def main(folder=""):
     torch.set_num_threads(1)
     other = Other(folder) if folder else None
     print(machine())
-    heads = ["network", "together, s", "one by one, s", "times as fast", *(["other build, s", "time/other"] if other else [])]
+    heads = ["network", "together, s", "one by one, s", "times as fast",
+             *(["other build, s", "time/other"] if other else [])]
     print(table(heads, []))
     for name in (*NETS, ALL_OF_4_1): print(table(measure(name, other), []).split("\n")[0], flush=True)
     if other:

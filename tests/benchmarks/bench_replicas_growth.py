@@ -36,7 +36,8 @@ def main(picture=None):
     rows = []
     for name in NETS:
         for n in (25, 100, 400, 1600):
-            out = subprocess.run([sys.executable, __file__, "--one", name, str(n)], capture_output=True, text=True, check=True).stdout
+            out = subprocess.run([sys.executable, __file__, "--one", name, str(n)], capture_output=True, text=True,
+                                 check=True).stdout
             s, mib = json.loads(out.splitlines()[-1])
             rows.append([name, n, round(s, 2), round(1000*s/n, 2), round(mib)])
     print(table(["network", "starts", "s", "ms a start", "MiB more"], rows))
@@ -44,7 +45,8 @@ def main(picture=None):
         from matplotlib import pyplot as plt
         fig, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
         for ax, k, label in zip(axes, (2, 4), ("seconds, 20 epochs", "MiB more")):
-            for name in NETS: ax.loglog(*zip(*((r[1], max(r[k], 0.01)) for r in rows if r[0] == name)), marker="o", label=name)
+            for name in NETS:
+                ax.loglog(*zip(*((r[1], max(r[k], 0.01)) for r in rows if r[0] == name)), marker="o", label=name)
             ax.set(xlabel="starts", ylabel=label)
         axes[0].legend()
         fig.savefig(picture)

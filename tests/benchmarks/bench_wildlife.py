@@ -1,24 +1,25 @@
 """A classifier trained from scratch on 242 photographs: its accuracy over several seeds, and the quality of its maps.
 
-python tests/benchmarks/bench_wildlife.py                # 3 seeds, wildlife at stride 16 and 32, images at stride 8 and 16
-python tests/benchmarks/bench_wildlife.py --seeds 0 --sets wildlife --strides 16 --no-cascade
+python tests/benchmarks/bench_wildlife.py                # 3 seeds, wildlife at stride 16 and 32, images at stride 8 and
+16 python tests/benchmarks/bench_wildlife.py --seeds 0 --sets wildlife --strides 16 --no-cascade
 
 Nothing is pretrained. What is special in the training on wildlife, and why:
 
-- plain SGD with a weight decay of 0.02: its training loss fell faster than Adam's. On 60 held-out pictures it was better
+- plain SGD with a weight decay of 0.02: its training loss fell faster than Adam's. On 60 held-out pictures it was
+better
   in one comparison with Adam and equal in another, so this is no more than a hint.
 - small pictures first, 64 pixels: most of the epochs cost little. Then 128 pixels.
 - mosaics in this second part: the body sees four random training pictures as one large picture, and its maps are cut
   apart again before the head. So the evidence in a cell must come from the cell's own picture, whatever stands beside
-  it. This is close to what the Grid Pointing Game asks, so its figure here is one of a network that was trained on grids
-  (with other pictures).
+  it. This is close to what the Grid Pointing Game asks, so its figure here is one of a network that was trained on
+  grids (with other pictures).
 - only a random third of the cells counts in each step of that part, so that an answer cannot hang on a few of them.
 - the head starts at 0, and in the end the mean of its weights over the classes is taken away. The probabilities stay
   the same, since softmax ignores what all classes share; the maps lose a part that spoke for no class.
 
-The optimiser, the sizes and the share of the cells were chosen on quarters of the training folder that were held out, one
-run for each choice. Mosaics and the centred head were chosen before, with figures of the test folder in view: so the
-Grid Pointing Game here is somewhat too kind.
+The optimiser, the sizes and the share of the cells were chosen on quarters of the training folder that were held out,
+one run for each choice. Mosaics and the centred head were chosen before, with figures of the test folder in view: so
+the Grid Pointing Game here is somewhat too kind.
 Four test pictures of raccoons have a copy in the training set, so accuracy stands with and without them.
 """
 import argparse
@@ -29,8 +30,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import machine, table
-from fastai.vision.all import (Normalize, RandomErasing, RandomResizedCrop, SGD, aug_transforms, imagenet_stats, nn, resnet18,
-                               set_seed)
+from fastai.vision.all import (Normalize, RandomErasing, RandomResizedCrop, SGD, aug_transforms, imagenet_stats, nn,
+                               resnet18, set_seed)
 
 from fastcourse.cam import cams, gradcam
 from fastcourse.cam_metrics import (deletion_insertion, energy_pointing_game, grid_pointing_game, max_box_acc,
@@ -195,7 +196,8 @@ def main():
                 lrnr, seconds = fit(name, stride, seed)
                 ok, clean = right(cams(lrnr, path/"test"))
                 grid = grid_pointing_game(partial(cams, lrnr), path/"test")
-                accuracies.append([name, stride, seed, share(ok), share(ok[clean]), spread(grid, "grid"), f"{seconds:.0f} s"])
+                accuracies.append([name, stride, seed, share(ok), share(ok[clean]), spread(grid, "grid"),
+                                   f"{seconds:.0f} s"])
                 print(accuracies[-1], flush=True)
                 if seed != a.seeds[0]: continue
                 for row in maps(lrnr, name, stride, seed, not a.no_cascade):
@@ -204,7 +206,8 @@ def main():
     print("\nAccuracy on the test folder (95 % interval), with and without the four leaked pictures\n")
     print(table(["set", "stride", "seed", "accuracy", "without leaks", "grid pointing game", "training"], accuracies))
     print("\nMaps of the first seed (95 % interval). Deletion: lower is better; all others: higher\n")
-    print(table(["set", "stride", "map", "pointing", "energy", "box accuracy", "grid", "deletion", "insertion"], all_maps))
+    print(table(["set", "stride", "map", "pointing", "energy", "box accuracy", "grid", "deletion", "insertion"],
+                all_maps))
 
 
 if __name__ == "__main__": main()

@@ -24,7 +24,8 @@ def paired(
     a(), b()
     times = {a: [], b: []}
     for i in range(n):
-        for f in (a, b) if i % 2 else (b, a): times[f].append(seconds(f))  # who comes second may find the machine warmer
+        # who comes second may find the machine warmer
+        for f in (a, b) if i % 2 else (b, a): times[f].append(seconds(f))
     ma, mb = (statistics.median(times[f]) for f in (a, b))
     return ma, mb, ma / mb
 

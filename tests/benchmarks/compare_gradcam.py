@@ -42,7 +42,8 @@ def fastcourse(net, layer, x):
     return cam.gradcam(Learner(Classes(), net, loss_func=CrossEntropyLossFlat()), x, layer).maps[:, CLASS]
 
 
-def captum(net, layer, x): return LayerGradCam(net, layer).attribute(x, target=CLASS, relu_attributions=True)[:, 0].detach()
+def captum(net, layer, x):
+    return LayerGradCam(net, layer).attribute(x, target=CLASS, relu_attributions=True)[:, 0].detach()
 
 
 def grad_cam(net, layer, x):
@@ -59,7 +60,7 @@ def unit(maps):
 
 
 def difference(theirs, ours):
-    "Largest difference of maps scaled to 0..1; those of grad-cam have the size of the picture, and ours is treated alike."
+    "Largest difference of maps scaled to 0..1; those of grad-cam have the size of the picture; ours is treated alike."
     if theirs.shape != ours.shape: ours = F.interpolate(unit(ours)[:, None], theirs.shape[1:], mode="bilinear")[:, 0]
     return f"{(unit(theirs)-unit(ours)).abs().max():.1e}"
 
@@ -72,7 +73,8 @@ def network(name):
 
 LIBRARIES = {f"fastcourse {version('fastcourse')}": fastcourse, f"captum {version('captum')}": captum,
              f"grad-cam {version('grad-cam')}": grad_cam, f"torchcam {version('torchcam')}": torchcam}
-LAYERS = {"densenet121": "features", "resnet18": "layer4", "vgg11_bn": "features", "readable": "0"}  # the last: the densenet of cam_learner
+# the last: the densenet of cam_learner
+LAYERS = {"densenet121": "features", "resnet18": "layer4", "vgg11_bn": "features", "readable": "0"}
 
 
 def maps_table(x):
@@ -83,7 +85,9 @@ def maps_table(x):
             net = network(name)
             row.append(difference(explain(net, net.get_submodule(layer), x), formula(net, net.get_submodule(layer), x)))
         rows.append(row)
-    return table(["largest difference from the formula (0 to 1)", *("densenet121 of `cam_learner`, its body" if n == "readable" else f"{n}, `{o}`" for n, o in LAYERS.items())], rows)
+    return table(["largest difference from the formula (0 to 1)",
+                  *("densenet121 of `cam_learner`, its body" if n == "readable" else f"{n}, `{o}`"
+                    for n, o in LAYERS.items())], rows)
 
 
 def traces_table(x):
@@ -102,7 +106,9 @@ def compiled(explain, how, x):
     torch._dynamo.reset()  # each library finds a compiler that has seen nothing yet
     net = network("resnet18")
     wanted = formula(net, net.layer4, x)
-    run = torch.compile(net, backend="aot_eager") if how == "torch.compile(net)" else (net.compile(backend="aot_eager"), net)[1]
+    run = net
+    if how == "torch.compile(net)": run = torch.compile(net, backend="aot_eager")
+    else: net.compile(backend="aot_eager")
     with torch.no_grad(): run(x)
     try: found = explain(run, net.layer4, x)
     except Exception as e: return f"{type(e).__name__}"
@@ -111,7 +117,8 @@ def compiled(explain, how, x):
 
 def compile_table(x):
     hows = ("torch.compile(net)", "net.compile()")
-    return table(["a compiled resnet18", *(f"`{o}`" for o in hows)], [[label, *(compiled(f, o, x) for o in hows)] for label, f in LIBRARIES.items()])
+    return table(["a compiled resnet18", *(f"`{o}`" for o in hows)],
+                 [[label, *(compiled(f, o, x) for o in hows)] for label, f in LIBRARIES.items()])
 
 
 if __name__ == "__main__":
