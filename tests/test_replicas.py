@@ -93,8 +93,7 @@ class Raw(nn.Module):
     "Bare parameters, a scalar, a buffer, and a check of the input that tracing must pass."
     def __init__(self):
         super().__init__()
-        self.W, self.b, self.scale = nn.Parameter(torch.randn(5,
-                                                              3)), nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(()))
+        self.W, self.b, self.scale = (nn.Parameter(torch.randn(shape)) for shape in ((5, 3), (3,), ()))
         self.register_buffer("shift", torch.randn(3))
 
     def forward(self, x):
@@ -631,7 +630,8 @@ def test_show_replicas_keeps_probabilities():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution", "RNN one series", "LSTM one series", "GRU one series"])
+@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution",
+                                  *(f"{k} one series" for k in ("RNN", "LSTM", "GRU"))])
 def test_on_a_gpu(name):
     make_model, x, y, loss_func = (FEED_FORWARD | RECURRENT)[name]
     res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05)
