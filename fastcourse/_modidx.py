@@ -698,6 +698,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastcourse.page._data': ('page.html#_data', 'fastcourse/page.py'),
                                  'fastcourse.page._html': ('page.html#_html', 'fastcourse/page.py'),
                                  'fastcourse.page._json': ('page.html#_json', 'fastcourse/page.py'),
+                                 'fastcourse.page._label': ('page.html#_label', 'fastcourse/page.py'),
+                                 'fastcourse.page._layer': ('page.html#_layer', 'fastcourse/page.py'),
                                  'fastcourse.page._loss': ('page.html#_loss', 'fastcourse/page.py'),
                                  'fastcourse.page._net': ('page.html#_net', 'fastcourse/page.py'),
                                  'fastcourse.page._packed': ('page.html#_packed', 'fastcourse/page.py'),

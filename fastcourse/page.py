@@ -34,9 +34,12 @@ def _html(kind, title, note, about, weights='', prompt='') -> str:
     "The whole page. `kind` is 'speak' or 'net'."
     words = dict(TITLE=title, ABOUT=note, PROMPT=prompt)
     body = re.sub('TITLE|ABOUT|PROMPT', lambda m: html.escape(words[m[0]]), _web(f'{kind}.html'))
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
-            f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>\n<style>\n{_web("page.css")}</style></head>\n<body>\n{body}'
-            f'<script type="application/json" id="about">{_json(about)}</script>\n<script type="text/plain" id="weights">{weights}</script>\n'
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width">\n'
+            f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title>\n'
+            f'<style>\n{_web("page.css")}</style></head>\n<body>\n{body}'
+            f'<script type="application/json" id="about">{_json(about)}</script>\n'
+            f'<script type="text/plain" id="weights">{weights}</script>\n'
             f'<script type="module">\n{_script(f"{kind}.mjs", f"{kind}_page.mjs")}</script>\n</body></html>\n')
 
 # %% ../nbs/12_page.ipynb #b3146bd4
@@ -58,14 +61,15 @@ def _speak(lrnr, title, prompt, precision) -> str:
     check_finite(params, 'There is no page of this language model, because its')
     vocab,tok = list(ds.numericalize.vocab),tokenizer_settings(ds.tokenizer, list(ds.numericalize.vocab))
     if (n := sum(p.numel() for p in params.values())) > _most_weights:
-        raise InputError(f"The network has {n:,} weights, and a page holds {_most_weights:,}: train a smaller one with lm_learner.")
+        raise InputError(f"The network has {n:,} weights, and a page holds {_most_weights:,}: train a smaller one with "
+                         "lm_learner.")
     abouts,data = zip(*(_packed(k, p, precision) for k,p in params.items()))
     silent = [i for i,w in enumerate(vocab) if w in special_words and w not in spoken_specials]
-    about = dict(vocab=vocab, split=tok['split_char'] if tok['kind'] == 'split' else None, marks=tok['rules'] == list(lm_rules),
-                 silent=silent, tensors=abouts)
+    about = dict(vocab=vocab, split=tok['split_char'] if tok['kind'] == 'split' else None,
+                 marks=tok['rules'] == list(lm_rules), silent=silent, tensors=abouts)
     if prompt is None: prompt = ' '.join([w for w in vocab if w.isalnum() and w not in special_words][:2])
-    note = (f"An AWD_LSTM with {n:,} weights of {16 if precision == 'fp16' else 8} bits and {len(vocab):,} words, trained with fastcourse "
-            f"{__version__}. Nothing of what you write leaves this page.")
+    note = (f"An AWD_LSTM with {n:,} weights of {16 if precision == 'fp16' else 8} bits and {len(vocab):,} words, "
+            f"trained with fastcourse {__version__}. Nothing of what you write leaves this page.")
     return _html('speak', title or 'A language model', note, about, base64.b64encode(b''.join(data)).decode(), prompt)
 
 # %% ../nbs/12_page.ipynb #52d91bc0
@@ -75,18 +79,22 @@ _most_params,_most_numbers,_most_rows = 20_000,200_000,24
 
 def _stack(model, x) -> list[nn.Module]:
     "The layers in the order in which they run. Raises `InputError` where one after the other they are not the network."
-    ran,leaves = [],[m for m in model.modules() if not any(True for _ in m.children()) and not isinstance(m, (nn.Identity, nn.Dropout))]
+    ran,silent = [],(nn.Identity, nn.Dropout)
+    leaves = [m for m in model.modules() if not any(True for _ in m.children()) and not isinstance(m, silent)]
     handles = [m.register_forward_hook(lambda m, args, out: ran.append(m)) for m in leaves]
     try:
         with eval_mode(model), torch.no_grad(): out = model(x)
     finally:
         for h in handles: h.remove()
     strange = [m for m in ran if type(m) not in _kinds]
-    if strange: raise InputError(f"A page shows Embedding, Linear, Tanh, ReLU and Sigmoid; this network has {type(strange[0]).__name__}.")
+    if strange:
+        raise InputError("A page shows Embedding, Linear, Tanh, ReLU and Sigmoid; this network has "
+                         f"{type(strange[0]).__name__}.")
     with torch.no_grad():
         res = x
         for m in ran: res = m(res)
-    if not ran or any(isinstance(m, nn.Embedding) for m in ran[1:]) or res.shape != out.shape or not torch.allclose(res, out, atol=1e-6):
+    same = res.shape == out.shape and torch.allclose(res, out, atol=1e-6)
+    if not ran or not same or any(isinstance(m, nn.Embedding) for m in ran[1:]):
         raise InputError("This network is more than its layers one after the other, which is all that a page can show.")
     return ran
 
@@ -96,13 +104,15 @@ def _adam(lrnr) -> dict:
     fastai = lrnr.opt_func is Adam or 'sqr_mom' not in hypers
     lr = lrnr.lr.stop if isinstance(lrnr.lr, slice) else lrnr.lr
     wd = 0. if not fastai else .01 if lrnr.wd is None else float(lrnr.wd)
-    return dict(lr=float(lr), betas=[hypers.get('mom', .9), hypers.get('sqr_mom', .99)], eps=hypers.get('eps', 1e-5), decay=wd)
+    betas = [hypers.get('mom', .9), hypers.get('sqr_mom', .99)]
+    return dict(lr=float(lr), betas=betas, eps=hypers.get('eps', 1e-5), decay=wd)
 
 def _loss(lrnr) -> str|None:
     "The name of the loss; None where the page cannot compute it."
     f = getattr(lrnr.loss_func, 'func', lrnr.loss_func)
-    plain = type(f) in _losses and f.reduction == 'mean' and getattr(f, 'weight', None) is None and not getattr(f, 'label_smoothing', 0)
-    return type(f).__name__ if plain and getattr(f, 'pos_weight', None) is None else None
+    changed = [getattr(f, o, None) for o in ('weight', 'pos_weight', 'label_smoothing')]
+    plain = type(f) in _losses and f.reduction == 'mean' and not any(o is not None and o != 0. for o in changed)
+    return type(f).__name__ if plain else None
 
 def _data(lrnr) -> tuple[Tensor, Tensor]:
     ds = lrnr.dls.train_ds if hasattr(lrnr.dls.train_ds, 'tensors') else None
@@ -115,36 +125,45 @@ def _rows(x) -> Tensor:
     x = x.unique(dim=0)
     return x if len(x) <= _most_rows else x[np.linspace(0, len(x)-1, _most_rows).round()]
 
+def _label(row) -> str: return ', '.join(f'{float(v):.3g}' for v in row[:4]) + (' …' if len(row) > 4 else '')
+
+def _layer(m, name) -> dict:
+    "A layer for the page: its kind and name, and its weights."
+    numbers = lambda t: None if t is None else t.detach().cpu().double().tolist()
+    weights = dict(w=numbers(m.weight), b=numbers(getattr(m, 'bias', None))) if hasattr(m, 'weight') else {}
+    return dict(kind=type(m).__name__, name=name, **weights)
+
 def _net(lrnr, title, names) -> str:
     model,(x, y) = module_of(lrnr),_data(lrnr)
     device = next(model.parameters()).device
     if x.ndim == 2 and x.shape[1] == 1 and not x.is_floating_point(): x = x[:,0]
-    if x.ndim > 2 or x.ndim == 1 and x.is_floating_point(): raise InputError(f"A page shows inputs (N, columns) or codes (N,), not shape {tuple(x.shape)}.")
+    if x.ndim > 2 or x.ndim == 1 and x.is_floating_point():
+        raise InputError(f"A page shows inputs (N, columns) or codes (N,), not shape {tuple(x.shape)}.")
     check_finite(dict(model.named_parameters()), 'There is no page of this network, because its')
     layers = _stack(model, x[:8].to(device))
     n = sum(p.numel() for p in model.parameters())
-    if n > _most_params: raise InputError(f"The network has {n:,} weights, and a page shows {_most_params:,}: it is for small networks.")
+    if n > _most_params:
+        raise InputError(f"The network has {n:,} weights, and a page shows {_most_params:,}: it is for small networks.")
     coded,n_out = isinstance(layers[0], nn.Embedding),[m for m in layers if hasattr(m, 'weight')][-1].weight.shape[0]
     n_codes = layers[0].num_embeddings if coded else 0
-    names = [str(o) for o in names] if names is not None else None
-    if names is not None and len(names) not in (n_codes, n_out): raise InputError(f"names has {len(names)} entries, and the network {n_codes or n_out}.")
-    codes_ = names if names and len(names) == n_codes else [str(i) for i in range(n_codes)]
-    outs = names if names and len(names) == n_out else [str(i) for i in range(n_out)]
+    named = lambda n: [str(o) for o in (names if names is not None and len(names) == n else range(n))]
+    if names is not None and len(names) not in (n_codes, n_out):
+        raise InputError(f"names has {len(names)} entries, and the network {n_codes or n_out}.")
     rows = _rows(x)
-    labels = [codes_[int(i)] for i in rows] if coded else [', '.join(f'{float(v):.3g}' for v in r[:4])+(' …' if len(r) > 4 else '') for r in rows]
-    numbers = lambda t: t.detach().cpu().double().tolist()
-    about = dict(rows=rows.tolist(), labels=labels, codes=codes_, outputs=outs, adam=_adam(lrnr), loss=_loss(lrnr),
-        layers=[dict(kind=type(m).__name__, name=o)|({} if not hasattr(m, 'weight') else
-                dict(w=numbers(m.weight), b=None if getattr(m, 'bias', None) is None else numbers(m.bias))) for m,o in zip(layers, layer_names(layers))])
-    if about['loss'] and x.numel()+y.numel() <= _most_numbers:
-        classes = about['loss'] == 'CrossEntropyLoss'
-        if y.is_floating_point() != classes or not classes: about |= dict(x=x.tolist(), y=y.flatten().tolist() if classes else y.reshape(len(y), -1).tolist())
-    note = f"A network with {n:,} weights and {len(x):,} rows of data, made with fastcourse {__version__}. Everything happens in this page."
+    labels = [named(n_codes)[int(i)] for i in rows] if coded else list(map(_label, rows))
+    about = dict(rows=rows.tolist(), labels=labels,
+                 codes=named(n_codes), outputs=named(n_out), adam=_adam(lrnr), loss=_loss(lrnr),
+                 layers=[_layer(m, o) for m,o in zip(layers, layer_names(layers))])
+    classes = about['loss'] == 'CrossEntropyLoss'
+    if about['loss'] and x.numel()+y.numel() <= _most_numbers and not (classes and y.is_floating_point()):
+        about |= dict(x=x.tolist(), y=y.flatten().tolist() if classes else y.reshape(len(y), -1).tolist())
+    note = (f"A network with {n:,} weights and {len(x):,} rows of data, made with fastcourse {__version__}. "
+            "Everything happens in this page.")
     return _html('net', title or 'A network, taken apart', note, about)
 
 # %% ../nbs/12_page.ipynb #c549fd69
 def page(
-    lrnr:Learner, # A language model, or a learner of `tensor_learner`: Embedding, Linear, Tanh, ReLU, Sigmoid one after the other
+    lrnr:Learner, # A language model, or one of `tensor_learner` with Embedding, Linear, Tanh, ReLU, Sigmoid in a row
     file:str|Path, # The page to write, `.html`; an earlier one is replaced
     *,
     title:str|None=None, # Its heading
@@ -154,16 +173,18 @@ def page(
 ) -> Path: # The page
     """Write one HTML file that shows a trained model in a browser: no server, no Python, no network.
 
-    A language model goes on from a prompt: each word with its probability and the ten that could have stood there; greedy
-    words are those of `generate`. A small network shows its layers as a table and as lines; letters of an embedding of one
-    or two dimensions can be dragged, weights changed, and training goes on with Adam on the learner's data (up to 200,000
-    numbers). Raises `InputError` for other kinds of learners and networks, for weights with NaN, and where the file cannot
-    be written."""
+    A language model goes on from a prompt: each word with its probability and the ten that could have stood there;
+    greedy words are those of `generate`. A small network shows its layers as a table and as lines; letters of an
+    embedding of one or two dimensions can be dragged, weights changed, and training goes on with Adam on the learner's
+    data (up to 200,000 numbers). Raises `InputError` for other kinds of learners and networks, for weights with NaN,
+    and where the file cannot be written."""
     if precision not in ('fp16', 'int8'): raise InputError(f"precision={precision!r} must be 'fp16' or 'int8'.")
     if not isinstance(lrnr, Learner): raise InputError(f"page needs a Learner, not {type(lrnr).__name__}.")
     file = Path(file).expanduser()
-    if file.suffix.lower() not in ('.html', '.htm'): raise InputError(f"{str(file)!r} must end in .html, so that a browser opens it.")
-    text = _speak(lrnr, title, prompt, precision) if hasattr(lrnr.dls.train_ds, 'numericalize') else _net(lrnr, title, names)
+    if file.suffix.lower() not in ('.html', '.htm'):
+        raise InputError(f"{str(file)!r} must end in .html, so that a browser opens it.")
+    speaks = hasattr(lrnr.dls.train_ds, 'numericalize')
+    text = _speak(lrnr, title, prompt, precision) if speaks else _net(lrnr, title, names)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with write_beside(file) as f: f.write(text.encode())

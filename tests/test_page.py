@@ -19,7 +19,8 @@ from fastcourse.text import lm_learner
 
 ROOT = Path(__file__).parents[1]
 node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-browser = pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="chromium and its driver are not installed")
+browser = pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")),
+                             reason="chromium and its driver are not installed")
 
 
 @node
@@ -31,7 +32,7 @@ def test_the_tests_of_the_javascript():
 def language_model():
     torch.manual_seed(0)
     lrnr = lm_learner(human_numbers(10), config=dict(emb_sz=24, n_hid=32, n_layers=2))
-    for p in lrnr.model.parameters(): nn.init.normal_(p, std=0.6)  # as sure of itself as a trained one, and different each time it is asked
+    for p in lrnr.model.parameters(): nn.init.normal_(p, std=0.6)  # as sure of itself as a trained one
     return lrnr
 
 
@@ -39,13 +40,16 @@ def network(loss_func=None, y=None, *layers):
     x = codes(letters("abcd")[:-1])
     y = codes(letters("abcd")[1:]) if y is None else y
     torch.manual_seed(43052)
-    return tensor_learner(x, y, nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4), *layers), loss_func, lr=0.1)
+    model = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4), *layers)
+    return tensor_learner(x, y, model, loss_func, lr=0.1)
 
 
 def in_node(tmp_path, code: str):
     "What `code` prints as JSON; it knows `part(file, id)`, and everything in the two modules."
-    head = "".join(f"import * as {o} from {json.dumps(str(ROOT/'fastcourse'/'web'/f'{o}.mjs'))}\n" for o in ("speak", "net"))
-    head += ("import { readFileSync } from 'node:fs'\nconst part = (f, id) => readFileSync(f, 'utf8').split(`id=\"${id}\">`)[1].split('</script>')[0]\n"
+    web = ROOT/"fastcourse"/"web"
+    head = "".join(f"import * as {o} from {json.dumps(str(web/f'{o}.mjs'))}\n" for o in ("speak", "net"))
+    head += ("import { readFileSync } from 'node:fs'\n"
+             "const part = (f, id) => readFileSync(f, 'utf8').split(`id=\"${id}\">`)[1].split('</script>')[0]\n"
              "const tell = o => console.log(JSON.stringify(o))\n")
     (tmp_path/"run.mjs").write_text(head+code)
     r = subprocess.run(["node", "run.mjs"], cwd=tmp_path, capture_output=True, text=True)
@@ -54,7 +58,8 @@ def in_node(tmp_path, code: str):
 
 
 SPEAK = """
-const about = JSON.parse(part('lm.html', 'about')), voice = new speak.Voice(speak.unpack(about, part('lm.html', 'weights')))
+const about = JSON.parse(part('lm.html', 'about'))
+const voice = new speak.Voice(speak.unpack(about, part('lm.html', 'weights')))
 const { ids } = speak.read('one, two,', about)
 tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].map(o => [about.vocab[o.word], o.p]))
 """
@@ -74,8 +79,8 @@ def test_the_page_says_what_generate_says(tmp_path, precision, close):
 
 
 @node
-@pytest.mark.parametrize("how, python", [("temperature: 0.7", dict(temperature=0.7)), ("topK: 3", dict(top_k=3)), ("topP: 0.8", dict(top_p=0.8)),
-                                         ("minP: 0.2", dict(min_p=0.2))])
+@pytest.mark.parametrize("how, python", [("temperature: 0.7", dict(temperature=0.7)), ("topK: 3", dict(top_k=3)),
+                                         ("topP: 0.8", dict(top_p=0.8)), ("minP: 0.2", dict(min_p=0.2))])
 def test_one_seed_gives_the_same_words_in_the_page_and_in_python(tmp_path, how, python):
     lrnr = language_model()
     page(lrnr, tmp_path/"lm.html")
@@ -100,7 +105,8 @@ def test_training_in_the_page_is_training_in_python(tmp_path, loss):
     with lrnr.no_bar(), lrnr.no_logging(): lrnr.fit(31)
     told = history(lrnr).valid_loss.tolist()  # after each step: one ahead of the page's, which are before it
     assert max(abs(a-b) for a, b in zip(told, losses[1:])) < 1e-4
-    with torch.no_grad(): torch.testing.assert_close(torch.tensor(outs), lrnr.model.cpu().eval()(torch.arange(4)), rtol=1e-3, atol=1e-3)
+    with torch.no_grad(): ours = lrnr.model.cpu().eval()(torch.arange(4))
+    torch.testing.assert_close(torch.tensor(outs), ours, rtol=1e-3, atol=1e-3)
 
 
 def test_names_and_texts_are_no_code(tmp_path):
@@ -110,7 +116,7 @@ def test_names_and_texts_are_no_code(tmp_path):
 
 
 @pytest.mark.parametrize("model, what", [
-    (nn.Sequential(nn.Linear(1, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 1)), "a page shows 20,000"),
+    (nn.Sequential(nn.Linear(1, 20000), nn.Tanh(), nn.Linear(20000, 1)), "a page shows 20,000"),
     (nn.Sequential(nn.Linear(1, 3), nn.Softplus(), nn.Linear(3, 1)), "Softplus"),
     (nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1)), "LayerNorm"),
 ])
@@ -128,7 +134,8 @@ def test_a_network_with_nan_has_no_page(tmp_path):
 
 def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
     old = page(network(), tmp_path/"net.html").read_text()
-    with pytest.raises(InputError): page(tensor_learner(torch.randn(8, 1), torch.randn(8, 1), nn.Sequential(nn.Linear(1, 1), nn.GELU())), tmp_path/"net.html")
+    x, strange = torch.randn(8, 1), nn.Sequential(nn.Linear(1, 1), nn.GELU())
+    with pytest.raises(InputError): page(tensor_learner(x, x, strange), tmp_path/"net.html")
     assert (tmp_path/"net.html").read_text() == old
 
 
@@ -144,7 +151,8 @@ def pages(tmp_path_factory):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
         for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}", f"--window-size={width},900",
-                  f"--user-data-dir={tmp/f'profile{len(opened)}'}", "--disable-background-networking", "--disable-component-update"):
+                  f"--user-data-dir={tmp/f'profile{len(opened)}'}", "--disable-background-networking",
+                  "--disable-component-update"):
             options.add_argument(o)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -183,11 +191,13 @@ def test_a_language_model_by_keyboard_alone(pages):
     d.execute_script("document.querySelectorAll('#said button')[3].focus()")
     ActionChains(d).send_keys(Keys.ENTER).perform()
     wait(d, "document.querySelectorAll('#instead button').length === 10")
-    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; b.querySelector('button').focus(); return b.cells[0].textContent")
-    before = d.execute_script("return [...document.querySelectorAll('#said button')].slice(0, 3).map(b => b.textContent)")
+    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; b.querySelector('button').focus(); "
+                             "return b.cells[0].textContent")
+    said = "return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)"
+    before = d.execute_script(said)[:3]
     ActionChains(d).send_keys(Keys.ENTER).perform()
     wait(d, f"document.getElementById('stop').disabled && document.getElementById('instead').hidden && {words} > 25")
-    after = d.execute_script("return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)")
+    after = d.execute_script(said)
     assert after[:3] == before and (after[3] == other or other.startswith("xx"))
     quiet(d)
 
@@ -198,7 +208,8 @@ def test_what_makes_no_sense_is_told_on_the_page(pages):
     assert d.execute_script("return document.documentElement.lang") == "ko" and "이어 쓰기" in d.page_source
     assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     say = "document.getElementById('ask').requestSubmit(); return document.getElementById('message').textContent"
-    d.execute_script("document.getElementById('ask').noValidate = true; document.getElementById('temperature').value = -1")
+    d.execute_script("document.getElementById('ask').noValidate = true")
+    d.execute_script("document.getElementById('temperature').value = -1")
     assert "temperature" in d.execute_script(say)
     d.execute_script("document.getElementById('temperature').value = 1; document.getElementById('prompt').value = ' '")
     assert "단어를 하나 이상" in d.execute_script(say)
@@ -222,11 +233,13 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
     ActionChains(d).drag_and_drop_by_offset(mark, 40, 30).perform()
     dragged = d.execute_script(f"return {table}")
     assert dragged != moved
-    d.execute_script("const f = document.querySelector('#weights input'); f.value = 3; f.dispatchEvent(new Event('change'))")
+    d.execute_script("const f = document.querySelector('#weights input'); f.value = 3; "
+                     "f.dispatchEvent(new Event('change'))")
     assert d.execute_script("return document.querySelector('#table td.cell').textContent") == "3.00"
     d.execute_script("document.getElementById('train').click()")
     wait(d, "!document.getElementById('train').disabled")
-    assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", d.execute_script("return document.getElementById('lossnow').textContent"))
+    told = d.execute_script("return document.getElementById('lossnow').textContent")
+    assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
     d.execute_script("document.getElementById('back').click()")
     assert d.execute_script(f"return {table}") == first
     quiet(d)

@@ -630,8 +630,8 @@ def test_show_replicas_keeps_probabilities():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution",
-                                  *(f"{k} one series" for k in ("RNN", "LSTM", "GRU"))])
+@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution", "RNN one series", "LSTM one series",
+                                  "GRU one series"])
 def test_on_a_gpu(name):
     make_model, x, y, loss_func = (FEED_FORWARD | RECURRENT)[name]
     res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05)

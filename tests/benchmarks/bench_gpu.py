@@ -1,8 +1,10 @@
-"""Everything that a GPU changes, in one run of a few minutes, as JSON: python tests/benchmarks/bench_gpu.py [FILE] [--quick]
+"""Everything that a GPU changes, in one run of a few minutes, as JSON.
 
-Learner against the raw loop, generation in words a second and in parts of the memory's speed, maps against the bare forward
-pass, resnet34 at 224 pixels plain and with 16 bits. Every ratio is of medians of alternating runs. Without a GPU it runs too,
-on the CPU and with less of all, to see that it is whole.
+python tests/benchmarks/bench_gpu.py [FILE] [--quick]
+
+Learner against the raw loop, generation in words a second and in parts of the memory's speed, maps against the bare
+forward pass, resnet34 at 224 pixels plain and with 16 bits. Every ratio is of medians of alternating runs. Without a GPU
+it runs too, on the CPU and with less of all, to see that it is whole.
 """
 import json
 import sys
@@ -72,8 +74,10 @@ def learner():
     res = {}
     for name, make, x, y in (("Embedding-Tanh-Linear, 299 rows", small, letters, (letters+1) % 3),
                              ("784-32-2, 12,396 rows", wide, torch.randn(12396, 784), torch.randint(2, (12396,)))):
-        lrnr = tensor_learner(x, y, make(), nn.CrossEntropyLoss(), lr=0.01, opt_func=partial(OptimWrapper, opt=torch.optim.Adam))
-        res[name] = ratio(lambda: lrnr.fit(n), raw_loop(make().to(device), nn.CrossEntropyLoss(), x.to(device), y.to(device), n))
+        adam, loss_func = partial(OptimWrapper, opt=torch.optim.Adam), nn.CrossEntropyLoss()
+        lrnr = tensor_learner(x, y, make(), loss_func, lr=0.01, opt_func=adam)
+        raw = raw_loop(make().to(device), loss_func, x.to(device), y.to(device), n)
+        res[name] = ratio(lambda: lrnr.fit(n), raw)
     return res
 
 
@@ -96,10 +100,12 @@ def generation():
     "Words a second, one text and many; bytes of weights that each word must read, as a part of what the memory gives"
     res, rate = {}, copy_rate()
     n = 20 if QUICK else 500
-    for name, config in (("AWD_LSTM of fastai, 20 M", awd_lstm_lm_config), ("64/128x3", dict(emb_sz=64, n_hid=128, n_layers=3))):
+    small = dict(emb_sz=64, n_hid=128, n_layers=3)
+    for name, config in (("AWD_LSTM of fastai, 20 M", awd_lstm_lm_config), ("64/128x3", small)):
         lrnr = lm_learner(human_numbers(20), config=config)
         lrnr.model.to(device)
-        weights = sum(p.numel() for k, p in lrnr.model.named_parameters() if "encoder.weight" not in k and "_raw" not in k)*4
+        named = lrnr.model.named_parameters()
+        weights = sum(p.numel() for k, p in named if "encoder.weight" not in k and "_raw" not in k)*4
         for texts in (1, 64, 1024):
             def run(): generate(lrnr, "one, two,", n, n=texts, greedy=True)
             run(), sync()
@@ -128,7 +134,8 @@ def step_alone():
     lrnr = lm_learner(human_numbers(20), config=awd_lstm_lm_config)
     lrnr.model.to(device)
     net, res, rate = room._net(lrnr), {}, copy_rate()
-    nbytes = 4*(sum(a.numel()+b.numel() for a, b, *_ in net.weights.lstms) - net.weights.lstms[0][0].numel() + net.weights.out.numel())
+    lstms, out = net.weights.lstms, net.weights.out
+    nbytes = 4*(sum(a.numel()+b.numel() for a, b, *_ in lstms) - lstms[0][0].numel() + out.numel())
     last, n = torch.tensor([10], device=device), 20 if QUICK else 1000
     def us(step):
         step(last), sync()
@@ -140,7 +147,8 @@ def step_alone():
         for name in ("32 bits", "16 bits"):
             if name == "16 bits":
                 for i, (w, rows) in enumerate(zip(net.weights.lstms, net.products)):
-                    net.products[i] = half_product(torch.cat([w[0], w[1]], 1) if i or net.table is None else w[1], device)
+                    both = i or net.table is None
+                    net.products[i] = half_product(torch.cat([w[0], w[1]], 1) if both else w[1], device)
                 net.out = half_product(net.weights.out, device)
             run = room._Run(net, 1)
             for how, step in (("as it comes", run.step), ("recorded", recorded(run, last))):
@@ -150,8 +158,9 @@ def step_alone():
 
 
 def recorded(run, last):
-    """`run.step` as one CUDA graph: recorded once, a step's small operations start all at once. The product does not do this
-    yet: this part tells what it would gain."""
+    """`run.step` as one CUDA graph: recorded once, a step's small operations start all at once.
+
+    The product does not do this yet: this part tells what it would gain."""
     if not CUDA: return run.step
     ids, stream = last.clone(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -208,7 +217,8 @@ def mixed():
     bs = 4 if QUICK else 128
     x, y = torch.randn(bs, 3, 224, 224, device=device), torch.randint(10, (bs,), device=device)
     res = {}
-    for name, half, last in (("32 bits", False, False), ("16 bits", True, False), ("16 bits, channels last", True, True)):
+    ways = ("32 bits", False, False), ("16 bits", True, False), ("16 bits, channels last", True, True)
+    for name, half, last in ways:
         model = resnet34(num_classes=10).to(device)
         xx = x
         if last: model, xx = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
