@@ -94,7 +94,7 @@ def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
     if not items.is_floating_point():
         raise InputError(f"a batch tensor of {items.dtype}: give floats as the network takes them, or pictures as "
                          "arrays (h, w, 3)")
-    return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)],list(items.cpu())
+    return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)],list(items)
 
 # %% ../nbs/10_cam.ipynb #465d5713
 class _MapFile:
