@@ -52,7 +52,7 @@ def main(picture=None):
             for name in NETS:
                 ax.loglog(*zip(*((r[1], max(r[k], 0.01)) for r in rows if r[0] == name)), marker="o", label=name)
             ax.set(xlabel="starts", ylabel=label)
-        axes[0].legend()
+        axes[1].legend(loc="lower right")
         fig.savefig(picture)
 
 
