@@ -45,7 +45,7 @@ def loaders(bs):
 def learner(dls, a):
     if a.arch: return cam_learner(dls, a.arch, pretrained=False, stride=a.stride, wd=0.05)
     net = timm.create_model("vit_tiny_patch16_224", img_size=112, patch_size=a.patch, embed_dim=a.dim, depth=a.depth,
-                            num_heads=a.dim//32, num_classes=0)
+                            num_heads=a.dim//32, num_classes=0, dynamic_img_size=True)
     return Learner(dls, torch.nn.Sequential(TimmMaps(net, tokens=True), cam_head(a.dim, 2)), metrics=accuracy, wd=0.05)
 
 
