@@ -192,18 +192,18 @@ def _draw(axs, x:Tensor, heat:Tensor|None, alpha:float, cmap:str):
     "Pictures (N, 3, H, W) on N axes, each with its heat (N, H, W) over it."
     for i,ax in enumerate(axs):
         ax.set_axis_off()
-        ax.imshow(x[i].permute(1, 2, 0).numpy())
+        im = x[i].permute(1, 2, 0).numpy()
         if heat is not None:
-            ax.imshow(heat[i].clamp(min=0).numpy(), cmap=cmap, vmin=0, vmax=max(heat[i].max().item(), 1e-8),
-                      alpha=alpha)
+            im = lay_over(im, (heat[i]/heat[i].max().clamp(min=1e-8)).clamp(0, 1).numpy(), alpha, cmap)
+        ax.imshow(im)
 
 @patch
 def show(self:Cascade,
     items, # As for `cams`
     n:int=4, # Number of pictures, spread evenly over the items
     which:str='predicted', # Map of the 'predicted' class, the 'true' class, or of the class with this name
-    alpha:float=0.5, # Opacity of the maps
-    cmap:str='magma', # A matplotlib colour map
+    alpha:float=0.7, # Opacity where a map is highest
+    cmap:str='plasma', # A matplotlib colour map
 ) -> Figure:
     """One row a picture: what each network would be shown, with its map over it, and at the right the mean map.
 

@@ -190,7 +190,7 @@ class _Journal:
     "The lines of rejected.csv. Raises `InputError` where the file there is none of ours."
     def __init__(self, path:Path):
         self.path,self.file = path,path/'.rejected'/'rejected.csv'
-        data = self.file.read_bytes() if self.file.exists() else b''
+        data = self.file.read_bytes() if self.file.is_file() else b''
         whole = data[:data.rfind(b'\n')+1]   # a line that was not written to its end says nothing
         try: head,*lines = csv.reader(io.StringIO(whole.decode(), newline=''), strict=True) if whole else [_REPORT]
         except (ValueError, csv.Error): head,lines = [],[]

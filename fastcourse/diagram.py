@@ -205,6 +205,17 @@ def _texts(columns, weights) -> list[dict]:
             res.append(texts | ({} if m.bias is None else {(None, j): next(names) for j in range(m.out_features)}))
     return res
 
+def _place(line, lines, taken) -> tuple[float, float]:
+    "Where on a line its text stands: away from the texts that are `taken`, then away from the other lines."
+    (x0, y0), (x1, y1) = line
+    def clear(t):
+        x, y = x0 + t*(x1-x0), y0 + t*(y1-y0)
+        texts = [max(abs(x-a)/0.5, abs(y-b)/0.2) for a,b in taken]
+        ways = [abs(c[1] + t*(d[1]-c[1]) - y)/0.15 for c,d in lines if (c, d) != line]
+        return min([1, *texts]), min([1, *ways]), -abs(t - 0.4)
+    t = max((0.14 + 0.02*i for i in range(36)), key=clear)
+    return x0 + t*(x1-x0), y0 + t*(y1-y0)
+
 def _draw_nodes(stages, with_weights, inputs, outputs, weights, limit) -> Diagram:
     "Every node, in columns; with the weight on each line, or without."
     columns = _columns(stages, merge=not with_weights)
@@ -218,7 +229,8 @@ def _draw_nodes(stages, with_weights, inputs, outputs, weights, limit) -> Diagra
     for i, c in enumerate(columns):
         shown = _shown(c.n, limit)
         dense = c.layer is not None and _sizes(c.layer) is not None
-        if i: x += max(1.9, 0.85*len(shown)) if dense and with_weights else 1.3
+        operation = type(c.layer).__name__ if with_weights and i and not dense else ''
+        if i: x += max(1.9, 0.85*len(shown)) if dense and with_weights else max(1.3, 0.7 + 0.085*len(operation))
         names = inputs if i == 0 else outputs if i == len(columns)-1 else None
         letter = unit_letters.get(c.name, re.sub(r'\d* .*|\d+$', '', c.name))
         letter = letter if len(letter) <= 3 else letter[0]
@@ -234,17 +246,15 @@ def _draw_nodes(stages, with_weights, inputs, outputs, weights, limit) -> Diagra
         if (None, 0) in texts[i]: # the bias is the weight of a node that is always 1, above the column before
             b = nodes[before[0]]
             before[None] = add(b.x, b.y + gap, '1', 'circle', 0.36, '#d9d9d9', 10.)
-        for place, (j, to) in enumerate(here.items()):
-            for f, start in before.items():
-                if not dense and f != j: continue
-                lines.append(_Line(start, to))
-                operation = type(c.layer).__name__ if with_weights and not dense and place == 0 else None
-                text = texts[i].get((f, j), operation)
-                if text is None: continue
-                # nearer to the start for the upper nodes, so that labels of lines that cross stand apart
-                t = 0.2 + 0.5*(place + 0.5)/len(here) if dense else 0.5
-                a, b = nodes[start], nodes[to]
-                add(a.x + t*(b.x-a.x), a.y + t*(b.y-a.y), text, 'text', 0, 'white', 9.)
+        group = [(f, j, start, to) for j,to in here.items() for f,start in before.items() if dense or f == j]
+        ways = [((nodes[start].x, nodes[start].y), (nodes[to].x, nodes[to].y)) for _,_,start,to in group]
+        taken = []
+        for (f, j, start, to), way in zip(group, ways):
+            lines.append(_Line(start, to))
+            text = texts[i].get((f, j), operation)
+            if not text: continue
+            taken.append(_place(way, ways, taken) if dense else ((way[0][0] + way[1][0])/2, way[0][1]))
+            add(*taken[-1], text, 'text', 0, 'white', 9.)
         before = here
     top = max(o.y for o in nodes) + 0.5
     for x, c in zip(heads, columns): add(x, top, c.name, 'text', 0, 'white', 10.)

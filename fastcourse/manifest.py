@@ -7,7 +7,7 @@ __all__ = ['MANIFEST_COLUMNS', 'is_safe_name', 'read_manifest', 'folder_lock', '
            'has_manifest', 'Manifest']
 
 # %% ../nbs/07d_manifest.ipynb #534ecae4
-import csv, errno, fcntl, functools, io, os, re, sqlite3, warnings
+import csv, errno, functools, io, os, re, sqlite3, warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -51,7 +51,9 @@ def read_manifest(
     file:str|Path, # A manifest.csv
 ) -> list[dict]:
     "The rows of a manifest.csv. Raises `InputError` where it is none, or names files that no crawl writes."
-    try: df = pd.read_csv(file, dtype=str, keep_default_na=False)
+    try:
+        if os.path.exists(file) and not os.path.isfile(file): raise OSError('it is no file') # a pipe would be waited for
+        df = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as e:
         raise InputError(f"'{file}' cannot be read ({e}); give the manifest.csv of a crawl") from None
     if missing := [o for o in MANIFEST_COLUMNS if o not in df.columns]:
@@ -64,6 +66,10 @@ def folder_lock(
     folder:str|Path, # A picture set
 ) -> Iterator[None]:
     "Hold the lock of `folder`. Raises `InputError` where another process holds it."
+    try: import fcntl
+    except ImportError: # Windows has no such locks: there, as in some network folders, the user must see to it
+        yield
+        return
     at = os.open(folder, os.O_RDONLY)
     try:
         try: fcntl.flock(at, fcntl.LOCK_EX|fcntl.LOCK_NB)
@@ -71,7 +77,6 @@ def folder_lock(
             if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise InputError(f"another crawl or clean works in '{folder}' now: wait for it, or choose another "
                                  "folder") from None
-            # some network folders have no locks: there the user must see to it
         yield
     finally: os.close(at)
 
@@ -126,7 +131,7 @@ def load_manifest(
     path = Path(path).expanduser()
     if not path.is_dir(): return read_manifest(path),path.parent
     file = path/'.crawl'/'manifest.db'
-    if file.exists():
+    if file.is_file():
         with suppress(sqlite3.Error), closing(sqlite3.connect(f'{file.resolve().as_uri()}?mode=ro', uri=True)) as db:
             db.row_factory = sqlite3.Row
             return _stored_rows(db, file),path

@@ -99,7 +99,7 @@ def read_file(
 ) -> bytes:
     "The bytes of `file`. Raises `PictureError` where it cannot be read, is no regular file, or is larger."
     try:
-        with open(file, 'rb', opener=lambda name,flags: os.open(name, flags|os.O_NONBLOCK)) as f:
+        with open(file, 'rb', opener=lambda name,flags: os.open(name, flags|getattr(os, 'O_NONBLOCK', 0))) as f:
             info = os.fstat(f.fileno())
             if not stat.S_ISREG(info.st_mode): raise PictureError('not read', 'it is no regular file')
             if info.st_size > max_bytes: raise PictureError('huge', f'more than {max_bytes} bytes')
@@ -217,7 +217,8 @@ def open_picture(
     "Open `data` with Pillow: one of the five kinds, or one that needs no other program. Raises what Pillow raises."
     kind = picture_kind(data)
     if kind: return _READERS[kind](io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=_FORMATS)
+    Image.init() # an older Pillow, or one built without a library, lacks some
+    return Image.open(io.BytesIO(data), formats=[o for o in _FORMATS if o in Image.OPEN])
 
 def orientation_of(
     exif:bytes|None, # The EXIF part of a picture

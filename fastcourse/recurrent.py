@@ -6,17 +6,21 @@
 __all__ = ['LOOPS', 'Steps', 'forget_loops', 'recurrent']
 
 # %% ../nbs/04_recurrent.ipynb #269a3a7f
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # %% ../nbs/04_recurrent.ipynb #b5142968
-def _turned(w, N): # (R, G, H) → (R, H, G)
-    # Below 400 products a matrix, torch's own loop is faster along H; above, a copy is faster.
-    return w.mT if N*w.shape[1]*w.shape[2] < 400 else w.mT.contiguous()
+def _factor(m, N): # of N rows, m (R, K, J) → the same numbers
+    # Below 400 products a matrix, torch's own loop runs, and it runs along K; above, MKL runs along J.
+    return m.mT.contiguous().mT if N*m.shape[1]*m.shape[2] < 400 else m.contiguous()
 
 def _weight_grad(d, hs): # (L, R, N, G), (L+1, R, N, H) → (R, G, H)
     return d.transpose(0, 1).flatten(1, 2).mT @ hs[:-1].transpose(0, 1).flatten(1, 2)
+
+# g*(1-t*t) with t = tanh(z), and g*s*(1-s) with s = sigmoid(z), in one pass into `out`
+def _tanh_grad(g, t, out): torch.ops.aten.tanh_backward.grad_input(g, t, grad_input=out)
+def _sigmoid_grad(g, s, out): torch.ops.aten.sigmoid_backward.grad_input(g, s, grad_input=out)
 
 def _steps(*ts): return [*zip(*(t.unbind() for t in ts))] # views of each step
 
@@ -30,7 +34,7 @@ class _RNN:
         self.back = _steps(self.d[1:], self.d[:-1], self.slope[:-1])[::-1]
 
     def forward(self, z, h0, w):
-        act, wt = type(self).act, _turned(w, z.shape[2])
+        act, wt = type(self).act, _factor(w.mT, z.shape[2])
         self.w, self.hs[0], self.hs[1:] = w, h0, z
         for before,h in self.there: act(h.baddbmm_(before, wt))
         return self.hs[1:]
@@ -41,9 +45,9 @@ class _RNN:
         self.slopes(self.hs[1:])
         self.d.copy_(g)
         self.d[-1] *= self.slope[-1]
-        w = self.w
+        w = _factor(self.w, g.shape[2])
         for after,now,slope in self.back: now.baddbmm_(after, w).mul_(slope)
-        return self.d, self.d[0] @ w, _weight_grad(self.d, self.hs)
+        return self.d, self.d[0] @ self.w, _weight_grad(self.d, self.hs)
 
 class _ReluRNN(_RNN):
     act = torch.relu_
@@ -63,7 +67,7 @@ class _LSTM:
         self.back = _steps(*d_of, self.to_c, f, self.dh[1:], self.dh[:-1])[::-1]
 
     def forward(self, z, h0, w, c0):
-        self.w, self.hs[0], self.cs[0], wt = w, h0, c0, _turned(w, z.shape[2])
+        self.w, self.hs[0], self.cs[0], wt = w, h0, c0, _factor(w.mT, z.shape[2])
         self.z.copy_(z)
         for zt,i,f,gz,o,g,tc,h_before,c_before,h,c in self.there:
             zt.baddbmm_(h_before, wt)
@@ -74,10 +78,14 @@ class _LSTM:
         return self.hs[1:], self.cs[-1].clone()
 
     def backward(self, gh, gc):
-        (i, f, _, o), g, tc, w = self.gates, self.g, self.tc, self.w
+        (i, f, _, o), g, tc, w = self.gates, self.g, self.tc, _factor(self.w, gh.shape[2])
         # d becomes the gradient of z. Until its step comes it holds what dc (i, f, g) or dh (o) is multiplied with.
-        torch.stack((g*i*(1-i), self.cs[:-1]*f*(1-f), i*(1-g*g), tc*o*(1-o)), -2, out=self.d)
-        torch.mul(o, 1-tc*tc, out=self.to_c)
+        d_i, d_f, d_g, d_o = self.d.unbind(-2)
+        _sigmoid_grad(g, i, d_i)
+        _sigmoid_grad(self.cs[:-1], f, d_f)
+        _tanh_grad(i, g, d_g)
+        _sigmoid_grad(tc, o, d_o)
+        _tanh_grad(o, tc, self.to_c)
         self.dh[1:], self.dh[0], dc = gh, 0, gc.clone()
         dcs = dc.unsqueeze(-2)
         for d,d_ifg,d_o,to_c,f,dh,dh_before in self.back:
@@ -102,7 +110,7 @@ class _GRU:
         self.back = _steps(self.d.flatten(-2), self.d, u, self.dh[1:], self.dh[1:].unsqueeze(-2), self.dh[:-1])[::-1]
 
     def forward(self, z, h0, w, b):
-        self.w, self.hs[0], wt, H = w, h0, _turned(w, z.shape[2]), h0.shape[2]
+        self.w, self.hs[0], wt, H = w, h0, _factor(w.mT, z.shape[2]), h0.shape[2]
         self.own.copy_(b[:,None])
         self.own[...,:2*H] += z[...,:2*H]
         self.n.copy_(z[...,2*H:])
@@ -114,10 +122,13 @@ class _GRU:
         return self.hs[1:]
 
     def backward(self, g):
-        (r, u, p), n, w, H = self.gates, self.n, self.w, self.n.shape[-1]
-        to_n = (1-u)*(1-n*n)
+        (r, u, p), n, w, H = self.gates, self.n, _factor(self.w, g.shape[2]), self.n.shape[-1]
+        (d_r, d_u, d_n), to_n = self.d.unbind(-2), 1-u
         # d becomes the gradient of what the state gives. Until its step comes it holds what dh is multiplied with.
-        torch.stack((to_n*p*r*(1-r), (self.hs[:-1]-n)*u*(1-u), to_n*r), -2, out=self.d)
+        _tanh_grad(to_n, n, to_n)
+        _sigmoid_grad(to_n*p, r, d_r)
+        _sigmoid_grad(self.hs[:-1]-n, u, d_u)
+        torch.mul(to_n, r, out=d_n)
         self.dh[1:], self.dh[0] = g, 0
         for d,d_run,u,dh,dhs,before in self.back:
             d_run.mul_(dhs)
@@ -149,7 +160,9 @@ def forget_loops() -> None:
 
 # %% ../nbs/04_recurrent.ipynb #160c2ac7
 def _inputs(x, w, b, N): # x (R, L·N, I) or, where all starts see the same, (L·N, I) → z (L, R, N, G)
-    if x.dim() == 2: x = x.expand(len(w), *x.shape)
+    if x.dim() == 2: # one large product
+        z = F.linear(x, w.flatten(0, 1), None if b is None else b.flatten())
+        return z.view(-1, N, *w.shape[:2]).transpose(1, 2)
     z = x @ w.mT if b is None else torch.baddbmm(b[:,None], x, w.mT)
     return z.unflatten(1, (-1, N)).transpose(0, 1)
 

@@ -204,7 +204,7 @@ def show_replicas(
     """A grid of pictures, five in a row: [h | P] of each start for each row of `x`, with its last loss as the title.
 
     h is what goes into the last Linear layer, P the softmax of the outputs. Colours go from blue (-1 and less) over
-    white (0) to red (1 and more). Rows of (L, N, …) come step after step. Rows 3.7 and 4.1."""
+    white (0) to red (1 and more), as the bar says. Rows of (L, N, …) come step after step. Rows 3.7 and 4.1."""
     if not isinstance(replicas, Replicas):
         raise InputError(f"replicas is of type {type(replicas).__name__}; give what train_replicas gives.")
     if rows is not None: check_whole('rows', rows)
@@ -214,19 +214,23 @@ def show_replicas(
     if labels is not None and len(labels) != n:
         raise InputError(f"labels has {len(labels)} names, but {n} rows are shown; give one for each.")
     down, across = -(-len(parts)//5), min(5, len(parts))
-    size = 1.9*across, down*(0.8 + 0.16*min(n, 12))
+    size = 1.9*across + 0.5, down*(0.8 + 0.16*(n if labels is not None else min(n, 12))) + 0.3
     fig, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout='constrained')
     for ax in axes.flat: ax.set_axis_off()
     for ax, (h, P), loss in zip(axes.flat, parts, replicas.last):
         blocks = [t[cut] for t in (h, P) if t is not None]
         widths = [t.shape[1] for t in blocks]
         ax.set_axis_on()
-        ax.imshow(torch.cat(blocks, 1).numpy(), cmap='bwr', vmin=-1, vmax=1, aspect='auto', interpolation='nearest')
+        image = ax.imshow(torch.cat(blocks, 1).numpy(), cmap='bwr', vmin=-1, vmax=1, aspect='auto', interpolation='nearest')
         if len(blocks) == 2: ax.axvline(widths[0]-0.5, color='black', linewidth=1)
         ends = np.cumsum(widths)
-        ax.set_xticks(ends - np.array(widths)/2 - 0.5, ['h', 'P'][-len(blocks):])
+        names = [f'${o}_{{1}}$ to ${o}_{{{k}}}$' if k > 1 else f'${o}$' for o,k in zip('hP'[-len(blocks):], widths)]
+        ax.set_xticks(ends - np.array(widths)/2 - 0.5, names)
         ax.set_yticks(range(n) if labels is not None else [], labels)
         ax.tick_params(length=0, labelsize=8)
         ax.set_title(f'{loss:.3g}' + (' ok' if threshold is not None and loss <= threshold else ''), fontsize=9)
+    fig.colorbar(image, ax=axes, ticks=[-1, 0, 1], fraction=0.03, pad=0.02).ax.tick_params(labelsize=8)
+    told = ['h: into the last layer', 'P: probabilities', 'above each start: its loss']
+    fig.supxlabel((' · ' if across > 3 else '\n').join(told[-len(blocks)-1:]), fontsize=9)
     plt.close(fig) # a notebook shows the figure that is returned; it must not show it twice
     return fig

@@ -102,8 +102,9 @@ def _linear(func, input, weight, bias=None):
     R, o, i = weight.shape
     shape = input.shape[1:-1] if isinstance(input, Starts) else input.shape[:-1]
     x = input.reshape(R, -1, i) if isinstance(input, Starts) else input.reshape(-1, i).expand(R, -1, i)
-    y = x @ weight.mT if bias is None else torch.baddbmm(bias[:,None], x, weight.mT)
-    return y.view(R, *shape, o)
+    # Rows at the end: a few outputs are computed and compared faster along memory.
+    y = weight @ x.mT if bias is None else torch.baddbmm(bias[...,None], weight, x.mT)
+    return y.mT.unflatten(1, shape) if shape else y[...,0]
 
 def _embedding(func, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False,
                sparse=False):
@@ -189,20 +190,25 @@ def descend(
     sched:Callable|None=None, # Makes a learning-rate schedule of the optimizer; one step a batch
     desc:str|None=None, # Name for the progress bar; None: no bar
     grads:Tensor|None=None, # Memory of the gradients, to be kept from step to step; None: `zero_grad` drops it
+    wrap:Callable=lambda step: step, # Makes another function of (x, y) of a step, such as one that replays it
 ) -> Iterator[Tensor]: # Of each epoch, the loss before the step (the mean over its batches)
     "Full-batch or mini-batch descent. Mini-batches are drawn in the same order in every call."
     gen, optimizer = torch.Generator().manual_seed(0), make_optimizer(params, lr=lr)
     schedule = sched(optimizer) if sched else None
+    def step(xb, yb):
+        loss = loss_of(xb, yb)
+        loss.backward(torch.ones_like(loss)) # of R losses: of each its own
+        optimizer.step()
+        if grads is None: optimizer.zero_grad()
+        else: grads.zero_()
+        return loss.detach()
+    step = wrap(step)
     for _ in range(epochs) if desc is None else progress(range(epochs), desc):
         total = 0
-        for rows in [slice(None)] if bs is None else torch.randperm(len(x), generator=gen).to(x.device).split(bs):
-            loss = loss_of(x[rows], y[rows])
-            loss.sum().backward()
-            optimizer.step()
+        for rows in [None] if bs is None else torch.randperm(len(x), generator=gen).to(x.device).split(bs):
+            loss = step(x, y) if rows is None else step(x[rows], y[rows])*(len(rows)/len(x))
+            total = loss if rows is None else total + loss
             if schedule: schedule.step()
-            if grads is None: optimizer.zero_grad()
-            else: grads.zero_()
-            total = total + loss.detach()*(1 if bs is None else len(rows)/len(x))
         yield total
 
 # %% ../nbs/04_stacked.ipynb #17312e19

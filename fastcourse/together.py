@@ -144,9 +144,10 @@ def _probe(model, x, y, loss_func, fit) -> _Probe:
         if _has_own_function(loss): why.append("the model has an autograd function of its own")
         return loss
     def loss_of(xb, yb): return loss_func(twin(xb), yb) if sizes else first_loss(xb, yb)
-    for loss in fit(loss_of, x, y, [*params.values()], epochs=min(3, fit.keywords['epochs']), desc=None):
-        losses.append(loss)
-        if why: break
+    with torch.backends.cudnn.flags(enabled=not x.is_cuda): # its RNNs and convolutions may round to TF32
+        for loss in fit(loss_of, x, y, [*params.values()], epochs=min(3, fit.keywords['epochs']), desc=None):
+            losses.append(loss)
+            if why: break
     size = sum(sizes) + 8*sum(p.nbytes for p in params.values())
     return _Probe(torch.stack(losses), trained, size, ''.join(why[:1]))
 
@@ -188,6 +189,41 @@ def _size(model, x) -> tuple[bool, int]: # is it recurrent, and how large may a 
     recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
     return recurrent, 2**32 if x.is_cuda else 8*_LARGE if recurrent else _LARGE
 
+# %% ../nbs/04_together.ipynb #c0daa14e
+@contextmanager
+def _own_stream(device):
+    "On a GPU, work in a stream of its own: the usual one cannot be captured."
+    if device.type != 'cuda':
+        yield
+        return
+    usual, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(usual)
+    try:
+        with torch.cuda.stream(own): yield
+    finally: usual.wait_stream(own)
+
+def _is_fixed(fit, loss_func) -> bool:
+    "Is each epoch the same work on the GPU? A loss of the user's may count its calls; a schedule is in Python, too."
+    kind, loss = fit.keywords['make_optimizer'], loss_func if inspect.isfunction(loss_func) else type(loss_func)
+    return (fit.keywords['bs'] is fit.keywords['sched'] is None and loss.__module__.startswith('torch.nn')
+            and 'capturable' in inspect.signature(kind).parameters)
+
+def _replayed(step:Callable) -> Callable:
+    """`step`, but the fourth call is captured in a CUDA graph and from then on replayed: one launch instead of
+    thousands. Where it cannot be captured, the calls go on plainly."""
+    graph, calls, loss = torch.cuda.CUDAGraph(), 0, None
+    def replay(x, y):
+        nonlocal calls, loss
+        calls += 1
+        if calls == 4: # torch wants some plain ones before, and the losses of three are checked
+            try:
+                with torch.cuda.graph(graph, stream=torch.cuda.current_stream()): loss = step(x, y)
+            except (RuntimeError, Unstackable): loss = None
+        if loss is None: return step(x, y)
+        graph.replay()
+        return loss.clone()
+    return replay
+
 # %% ../nbs/04_together.ipynb #30c50597
 def _together(models, x, y, loss_func, probes, fit) -> Tensor:
     "Train the models in one stack: losses (R, epochs). `probes`: by number of the start. Raises `Unstackable`."
@@ -198,7 +234,8 @@ def _together(models, x, y, loss_func, probes, fit) -> Tensor:
         except Exception: rows = None # the model's own code may count on the number of rows
     ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
     recurrent, small = _size(models[0], x)[0], len(models)*max(p.bytes for p in probes.values()) < _SMALL
-    with _threads(1 if x.device.type == 'cpu' and (recurrent or small) else torch.get_num_threads()):
+    threads = 1 if x.device.type == 'cpu' and (recurrent or small) else torch.get_num_threads()
+    with _threads(threads), _own_stream(x.device):
         for i,(kind, *way) in enumerate(ways, 1):
             stack = Stack(models, [*probes.values()][-1].trained, kind)
             try: return _in_stack(stack, x, y, loss_func, probes, fit, *way)
@@ -210,6 +247,8 @@ def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
     if rows: (x, y, counts), share = rows, rows[2].to(stack.flat)/rows[2].sum()
     own = functools.partial(stack.losses, stack.mean_of(terms, share) if terms else loss_func)
     if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
+    if x.is_cuda and terms and _is_fixed(fit, loss_func):
+        opt, fit = functools.partial(opt, capturable=True), functools.partial(fit, wrap=_replayed)
     for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
         losses.append(loss)
         for i,probe in probes.items():

@@ -17,6 +17,7 @@ from fastai.callback.core import Callback
 from torch import nn
 from .core import InputError, check_whole
 from .inside import module_of, predictions
+from .plots import okabe_ito
 
 # %% ../nbs/05_watch.ipynb #2ae4085d
 class Watch(Callback):
@@ -29,7 +30,9 @@ class Watch(Callback):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self, 'gather_preds')
         if not self.run: return
         self.start = self.epochs[-1] if self.epochs else 0
-        self.wanted = set(np.linspace(0, self.n_epoch, min(self.n_frames, self.n_epoch+1)).round().astype(int).tolist())
+        # more frames at the start, where most happens: their distance grows evenly
+        n = min(self.n_frames, self.n_epoch + 1) - 1
+        self.wanted = {max(i, round(self.n_epoch*(i/n)**2)) for i in range(1, n+1)}
         if self.what == 'embedding': self.capture(0)
 
     def before_batch(self):
@@ -67,26 +70,30 @@ class Watch(Callback):
 
     def animation(self,
         figsize:tuple=(5, 3.2), # In inches
-        fps:int=10, # Frames a second
+        fps:int=6, # Frames a second
     ):
-        "The frames as a matplotlib `FuncAnimation`. Raises `InputError` before any training."
+        "The frames as a matplotlib `FuncAnimation`; the last stays two seconds. `InputError` before training."
         from matplotlib.animation import FuncAnimation # late: it costs, and few look at a film
         if not self.frames: raise InputError("There are no frames yet: train the Learner, then look.")
         fig, ax = plt.subplots(figsize=figsize)
         frames = np.stack(self.frames)
         draw = (self._fit_frames if self.what == 'fit' else self._embedding_frames)(ax, frames)
         fig.tight_layout()
-        fig.subplots_adjust(top=0.9)
+        fig.subplots_adjust(top=0.9, right=0.82 if ax.texts and self.what == 'fit' else None)
         def show(i):
             draw(frames[i])
             ax.set_title(f'epoch {self.epochs[i]}')
         plt.close(fig)
-        return FuncAnimation(fig, show, frames=len(frames), interval=1000/fps)
+        last = len(frames)-1
+        return FuncAnimation(fig, show, frames=[*range(last), *[last]*(2*fps + 1)], interval=1000/fps)
 
     def _fit_frames(self, ax, frames):
         at = self.points.reshape(len(self.points), -1)[:,0].cpu()
-        ax.plot(at, self.data, 'o', ms=3, alpha=0.5, color='0.5', mec='none')
-        line, = ax.plot(at, frames[0], lw=2)
+        ax.plot(at, self.data, 'o', ms=4, alpha=0.8 if len(at) < 200 else 0.4, color='0.45', mec='none')
+        line, = ax.plot(at, frames[0], lw=2.5, color=okabe_ito[1])
+        ax.set(xlabel='x', ylabel='y')
+        for i, (name, colour) in enumerate((('● data', '0.45'), ('— fit', okabe_ito[1]))):
+            ax.text(1.02, 0.95 - 0.1*i, name, color=colour, transform=ax.transAxes, va='top')
         shown = frames[np.isfinite(frames)]
         low, high = min(self.data.min().item(), shown.min(initial=0)), max(self.data.max().item(), shown.max(initial=0))
         ax.set_ylim(low - 0.05*(high-low), high + 0.05*(high-low))
@@ -100,8 +107,8 @@ class Watch(Callback):
         if dim > 2:
             image = ax.imshow(frames[0], cmap='bwr', vmin=-limit, vmax=limit, aspect='auto')
             ax.set(xticks=range(dim), xticklabels=[f'$e_{{{i+1}}}$' for i in range(dim)], yticks=range(n),
-                   yticklabels=names)
-            ax.figure.colorbar(image)
+                   yticklabels=names, xlabel='coordinate', ylabel='token')
+            ax.figure.colorbar(image, label='value')
             return image.set_data
         ax.set(xlim=(-limit, limit), xlabel='$e_1$')
         ax.axvline(0, color='0.8', lw=0.8, zorder=0)
@@ -110,7 +117,7 @@ class Watch(Callback):
         if dim == 2:
             ax.set(ylim=(-limit, limit), ylabel='$e_2$')
             ax.axhline(0, color='0.8', lw=0.8, zorder=0)
-        else: ax.set(ylim=(n-0.3, -0.7), yticks=[]) # one line for each token, so that none hides another
+        else: ax.set(ylim=(n-0.3, -0.7), yticks=[], ylabel='token') # a line for each token: none hides another
         def draw(frame):
             xy = frame if dim == 2 else np.column_stack([frame[:,0], np.arange(n)])
             dots.set_data(*xy.T)
@@ -119,7 +126,7 @@ class Watch(Callback):
 
     def save(self,
         path:str|Path, # Ends in .gif or .html
-        fps:int=10, # Frames a second
+        fps:int=6, # Frames a second
         **kwargs, # As for `animation`
     ) -> Path:
         "Write the animation as a GIF, or as a page with buttons. Raises `InputError` for another ending."
@@ -141,7 +148,7 @@ def watch(
     lrnr, # Learner to watch, before it trains
     what:str|None=None, # 'fit': the curve over the first column of x, or 'embedding'; None: what the model has
     names:Sequence[str]|None=None, # Names of the tokens, for an embedding
-    n_frames:int=40, # Frames for each call of fit, spread over its epochs
+    n_frames:int=40, # Frames for each call of fit, closer at its start
 ) -> Watch:
     """Film a Learner: add a callback that keeps a frame every few epochs, to be shown when the training is over.
 

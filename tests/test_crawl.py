@@ -222,6 +222,21 @@ def test_one_crawl_at_a_time(web, tmp_path):
     with folder_lock(tmp_path), pytest.raises(InputError, match="another crawl"): crawl_list(urls_of(web), tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
+def test_a_pipe_in_the_place_of_a_manifest_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path/"manifest.csv")
+    for f in (lambda: read_manifest(tmp_path/"manifest.csv"), lambda: load_manifest(tmp_path), lambda: show_crawl(tmp_path)):
+        with pytest.raises(InputError, match="it is no file"): f()
+
+
+def test_everything_is_there_without_the_locks_of_unix():
+    "Windows has no fcntl: a set is then not locked, but all else works"
+    code = ("import sys; sys.modules['fcntl'] = None; from fastcourse.all import *; import tempfile\n"
+            "from fastcourse.manifest import folder_lock\nwith folder_lock(tempfile.mkdtemp()): print('there')")
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert out.stdout == "there\n", out.stderr
+
+
 def test_a_manifest_of_something_else_is_refused(web, tmp_path):
     for text, word in (("a,b\n1,2\n", "lacks the columns"), ("", "cannot be read")):
         (tmp_path/"manifest.csv").write_text(text)

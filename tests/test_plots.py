@@ -11,6 +11,7 @@ from fastai.callback.progress import ProgressCallback  # noqa: F401  adds Learne
 from fastai.callback.schedule import lr_find  # noqa: F401  adds Learner.lr_find
 from fastai.test_utils import synth_learner
 from fastai.torch_core import set_seed
+from legible import assert_legible
 from torch import nn
 
 from fastcourse.core import InputError
@@ -38,23 +39,6 @@ def table(dim=2, n=6):
     return layer_outputs(net(dim), df.x[:n]), df.y[:n]
 
 
-def assert_legible(fig):
-    "All text lies inside the figure, and the labels of an axis do not lie on each other."
-    fig.canvas.draw()
-    whole = fig.bbox.padded(1)
-    for ax in fig.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            texts = [t for t in axis.get_ticklabels() if t.get_text() and axis.get_visible() and t.get_visible()]
-            boxes = [t.get_window_extent() for t in texts]
-            low, high = sorted(axis.get_view_interval())
-            boxes = [b for b, t in zip(boxes, axis.get_ticklocs()) if low <= t <= high] if axis.get_visible() else []
-            for a, b in zip(boxes, boxes[1:]): assert not a.overlaps(b), [t.get_text() for t in texts]
-            for b in boxes: assert whole.x0 <= b.x0 and b.x1 <= whole.x1 and whole.y0 <= b.y0 and b.y1 <= whole.y1
-        if ax.get_legend():
-            b = ax.get_legend().get_window_extent()
-            assert whole.x0 <= b.x0 and b.x1 <= whole.x1
-
-
 # Layers as lines
 
 @pytest.mark.parametrize("dim,n", [(1, 3), (2, 9), (3, 60)])
@@ -72,15 +56,15 @@ def test_show_layers_equations_and_chosen_layers():
     t, y = table()
     eq = equations(net()[2], "h", ["out_a", "out_b", "out_c"])
     axs = show_layers(t, y, layers=["h", "out"], labels={"out": eq, "h": ["left", "right"]})
-    assert [o.get_text() for o in axs[1].get_legend().get_texts()] == [f"${o}$" for o in eq.latex]
-    assert [o.get_text() for o in axs[0].get_legend().get_texts()] == ["left", "right"]
+    assert [o.get_text() for o in axs[1].texts] == [f"${o}$" for o in eq.latex]
+    assert [o.get_text() for o in axs[0].texts] == ["left", "right"]
     assert_legible(axs[0].figure)
 
 
 def test_show_layers_over_a_number():
     x = torch.tensor([[1.], [-1.], [0.]])
     axs = show_layers(layer_outputs(mlp(1, 500, 1), x))
-    assert len(axs) == 3 and len(axs[0].lines) == 501 and axs[0].get_legend() is None
+    assert len(axs) == 3 and len(axs[0].lines) == 501 and not axs[0].texts    # 500 names would be noise
     assert list(axs[0].lines[0].get_xdata()) == [-1, 0, 1]
     assert_legible(axs[0].figure)
 
@@ -111,9 +95,11 @@ def test_show_matrix_blocks(dim):
     t, _ = table(dim)
     ax = show_matrix(t, ["h", "out", "P"])
     assert [line.get_xdata()[0] for line in ax.lines] == [dim - 0.5, dim + 2.5]
-    low, high = ax.images[0].get_clim()
-    assert low == -high and high == pytest.approx(t[["h", "out", "P"]].abs().to_numpy().max())
-    np.testing.assert_allclose(ax.images[0].get_array(), t[["h", "out", "P"]])
+    assert len(ax.images) == 3
+    for image, name in zip(ax.images, ["h", "out", "P"]):    # each with its own scale; probabilities end at 1
+        low, high = image.get_clim()
+        assert low == -high and high == (1 if name == "P" else pytest.approx(t[name].abs().to_numpy().max()))
+        np.testing.assert_allclose(image.get_array(), t[name])
     assert [o.get_text() for o in ax.get_xticklabels()][-1] == r"$P_{\mathrm{c}}$"
     assert [o.get_text() for o in ax.get_yticklabels()] == list("abcabc")
     assert_legible(ax.figure)
@@ -136,8 +122,10 @@ def test_show_matrix_dict_scale_numbers_and_grid():
     fig, axs = plt.subplots(1, 2)
     x = np.array([[1., -4], [0, np.nan]])
     ax = show_matrix({"X": x, r"\hat{X}": torch.zeros(2, 1), "y": [1, 2]}, ax=axs[0], fmt=".1f", title="T")
-    assert ax is axs[0] and ax.images[0].get_clim() == (-4, 4) and ax.get_title() == "T" and len(ax.lines) == 2
-    assert [o.get_text() for o in ax.texts][:2] == ["1.0", "-4.0"]
+    assert ax is axs[0] and [o.get_clim() for o in ax.images] == [(-4, 4), (-1, 1), (-2, 2)]
+    assert ax.get_title() == "T" and len(ax.lines) == 2
+    texts = [o.get_text() for o in ax.texts]
+    assert texts == ["±4", "1.0", "-4.0", "0.0", "nan", "±1", "0.0", "0.0", "±2", "1.0", "2.0"]
     assert [o.get_text() for o in ax.get_xticklabels()] == ["$X_{1}$", "$X_{2}$", r"$\hat{X}$", "$y$"]
     bare = show_matrix({"X": x}, ax=axs[1], vmax=1, labels=False)
     assert bare.images[0].get_clim() == (-1, 1) and not bare.get_xticklabels()
@@ -161,7 +149,7 @@ def test_show_fit():
     x, y, truth = bent_line()
     model = mlp(1, 2, 1).train()
     ax = show_fit(x, y, truth, {"model": model, "zero": 0*y})
-    assert [o.get_text() for o in ax.get_legend().get_texts()] == ["data", "truth", "model", "zero"]
+    assert [o.get_text() for o in ax.texts] == ["● data", "truth", "model", "zero"]
     np.testing.assert_allclose(ax.lines[2].get_ydata(), model(x)[:, 0].detach())
     assert model.training
     assert_legible(ax.figure)
@@ -296,7 +284,7 @@ def test_watch_a_fit(tmp_path):
     w = watch(lrnr, n_frames=5)
     assert isinstance(w, Watch) and w.what == "fit" and w in lrnr.cbs
     quiet_fit(lrnr, 20)
-    assert w.epochs == [0, 5, 10, 15, 20] and all(len(o) == len(w.data) for o in w.frames)
+    assert w.epochs == [0, 1, 5, 11, 20] and all(len(o) == len(w.data) for o in w.frames)
     model = lrnr.model
     np.testing.assert_allclose(w.frames[-1], model(w.points).reshape(-1).detach().cpu(), rtol=0, atol=1e-5)
     assert (w.points[1:, 0] >= w.points[:-1, 0]).all()

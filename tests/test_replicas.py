@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import warnings
+from contextlib import contextmanager
 from functools import partial
 
 import joblib
@@ -611,7 +612,7 @@ def test_show_replicas(make_model, x, y, hidden, classes):
     fig = show_replicas(res, x, rows=5, threshold=res.last.median(), labels="vwxyz")
     assert not plt.get_fignums()
     shown = [ax for ax in fig.axes if ax.images]
-    assert len(shown) == 7 and len(fig.axes) == 10
+    assert len(shown) == 7 and len(fig.axes) == 11    # ten places and the colour bar
     for ax, out, loss in zip(shown, res.outputs(x), res.last):
         picture = np.asarray(ax.images[0].get_array())
         assert picture.shape == (5, hidden+classes) and ax.images[0].get_clim() == (-1, 1)
@@ -630,13 +631,40 @@ def test_show_replicas_keeps_probabilities():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution"])
+@pytest.mark.parametrize("name", ["tanh", "embedding", "own loss", "convolution", "RNN one series", "LSTM one series",
+                                  "GRU one series"])
 def test_on_a_gpu(name):
-    make_model, x, y, loss_func = FEED_FORWARD[name]
+    make_model, x, y, loss_func = (FEED_FORWARD | RECURRENT)[name]
     res = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05)
     there = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05, device="cpu")
     assert res.alone == "" and next(res.models[0].parameters()).device == x.device
     np.testing.assert_allclose(res.losses, there.losses, rtol=1e-3)
+
+
+class PretendedGraph:
+    "A CUDA graph of a step that has no work on a GPU."
+    replays = 0
+    def replay(self): PretendedGraph.replays += 1
+
+
+@contextmanager
+def capture(graph, stream, works=True):
+    yield
+    if not works: raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_step_goes_on_plainly_where_it_cannot_be_captured(works, monkeypatch):
+    calls = []
+    def step(x, y): return calls.append(1) or torch.tensor(float(len(calls)))
+    monkeypatch.setattr(PretendedGraph, "replays", 0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", partial(capture, works=works))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    replay = module._replayed(step)
+    losses = [replay(None, None).item() for _ in range(7)]
+    assert losses == ([1, 2, 3, 4, 4, 4, 4] if works else [1, 2, 3, 5, 6, 7, 8])
+    assert PretendedGraph.replays == (4 if works else 0)
 
 
 # What was silently wrong before: each is trained alone now, says why, and has the losses of the nested loop.

@@ -1,0 +1,252 @@
+"""Pages that work by double click: equal to Python, in node and in a real browser, and nobody is asked for anything."""
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fastcourse.core import InputError
+from fastcourse.data import codes, human_numbers, letters
+from fastcourse.generate import generate
+from fastcourse.learner import history, tensor_learner
+from fastcourse.page import page
+from fastcourse.text import lm_learner
+
+ROOT = Path(__file__).parents[1]
+node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+browser = pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")),
+                             reason="chromium and its driver are not installed")
+
+
+@node
+def test_the_tests_of_the_javascript():
+    r = subprocess.run(["node", "--test", "tests/web/"], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout[-3000:]
+
+
+def language_model():
+    torch.manual_seed(0)
+    lrnr = lm_learner(human_numbers(10), config=dict(emb_sz=24, n_hid=32, n_layers=2))
+    for p in lrnr.model.parameters(): nn.init.normal_(p, std=0.6)  # as sure of itself as a trained one
+    return lrnr
+
+
+def network(loss_func=None, y=None, *layers):
+    x = codes(letters("abcd")[:-1])
+    y = codes(letters("abcd")[1:]) if y is None else y
+    torch.manual_seed(43052)
+    model = nn.Sequential(nn.Embedding(4, 2), nn.Tanh(), nn.Linear(2, 4), *layers)
+    return tensor_learner(x, y, model, loss_func, lr=0.1)
+
+
+def in_node(tmp_path, code: str):
+    "What `code` prints as JSON; it knows `part(file, id)`, and everything in the two modules."
+    web = ROOT/"fastcourse"/"web"
+    head = "".join(f"import * as {o} from {json.dumps(str(web/f'{o}.mjs'))}\n" for o in ("speak", "net"))
+    head += ("import { readFileSync } from 'node:fs'\n"
+             "const part = (f, id) => readFileSync(f, 'utf8').split(`id=\"${id}\">`)[1].split('</script>')[0]\n"
+             "const tell = o => console.log(JSON.stringify(o))\n")
+    (tmp_path/"run.mjs").write_text(head+code)
+    r = subprocess.run(["node", "run.mjs"], cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    return json.loads(r.stdout)
+
+
+SPEAK = """
+const about = JSON.parse(part('lm.html', 'about'))
+const voice = new speak.Voice(speak.unpack(about, part('lm.html', 'weights')))
+const { ids } = speak.read('one, two,', about)
+tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].map(o => [about.vocab[o.word], o.p]))
+"""
+
+
+@node
+@pytest.mark.parametrize("precision, close", [("fp16", 1e-3), ("int8", 2e-2)])
+def test_the_page_says_what_generate_says(tmp_path, precision, close):
+    lrnr = language_model()
+    page(lrnr, tmp_path/"lm.html", precision=precision)
+    theirs = in_node(tmp_path, SPEAK.replace("HOW", "{words: 200, temperature: 0}"))
+    ours = generate(lrnr, "one, two,", 200, greedy=True)
+    # the weights are rounded, so two words that are nearly equally likely may change places; up to there all is equal
+    same = next((i for i, (a, (b, _)) in enumerate(zip(ours.tokens, theirs)) if a != b), 200)
+    assert same == 200 or precision == "int8" and same > 0
+    assert max(abs(a-b) for a, (_, b) in zip(ours.probs.tolist()[:same], theirs)) < close
+
+
+@node
+@pytest.mark.parametrize("how, python", [("temperature: 0.7", dict(temperature=0.7)), ("topK: 3", dict(top_k=3)),
+                                         ("topP: 0.8", dict(top_p=0.8)), ("minP: 0.2", dict(min_p=0.2))])
+def test_one_seed_gives_the_same_words_in_the_page_and_in_python(tmp_path, how, python):
+    lrnr = language_model()
+    page(lrnr, tmp_path/"lm.html")
+    theirs = [w for w, _ in in_node(tmp_path, SPEAK.replace("HOW", f"{{words: 20, seed: 7, {how}}}"))]
+    ours = generate(lrnr, "one, two,", 20, seed=7, **python).tokens
+    assert theirs[:8] == ours[:8]  # later, one draw that falls between the roundings may part them
+
+
+TRAIN = """
+const a = JSON.parse(part('net.html', 'about')), adam = new net.Adam(a.layers, a.adam)
+tell([net.train(a.layers, a.x, a.y, a.loss, adam, 31), net.outputs(a.layers, a.rows).at(-1)])
+"""
+
+
+@node
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "MSELoss", "BCEWithLogitsLoss", "BCELoss"])
+def test_training_in_the_page_is_training_in_python(tmp_path, loss):
+    y = None if loss == "CrossEntropyLoss" else nn.functional.one_hot(codes(letters("abcd")[1:]), 4).float()
+    lrnr = network(getattr(nn, loss)(), y, *([nn.Sigmoid()] if loss == "BCELoss" else []))
+    page(lrnr, tmp_path/"net.html", names=list("abcd"))
+    losses, outs = in_node(tmp_path, TRAIN)
+    with lrnr.no_bar(), lrnr.no_logging(): lrnr.fit(31)
+    told = history(lrnr).valid_loss.tolist()  # after each step: one ahead of the page's, which are before it
+    assert max(abs(a-b) for a, b in zip(told, losses[1:])) < 1e-4
+    with torch.no_grad(): ours = lrnr.model.cpu().eval()(torch.arange(4))
+    torch.testing.assert_close(torch.tensor(outs), ours, rtol=1e-3, atol=1e-3)
+
+
+def test_names_and_texts_are_no_code(tmp_path):
+    evil = ["</script><script>alert(1)</script>", "<b>", "&amp;", "\u2028"]
+    text = page(network(), tmp_path/"net.html", names=evil, title=evil[0]).read_text()
+    assert "alert(1)" in text and "</script><script>alert" not in text and text.count("<script") == 3
+
+
+@pytest.mark.parametrize("model, what", [
+    (nn.Sequential(nn.Linear(1, 20000), nn.Tanh(), nn.Linear(20000, 1)), "a page shows 20,000"),
+    (nn.Sequential(nn.Linear(1, 3), nn.Softplus(), nn.Linear(3, 1)), "Softplus"),
+    (nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1)), "LayerNorm"),
+])
+def test_what_a_page_cannot_show_is_one_sentence(tmp_path, model, what):
+    x = torch.randn(8, 1)
+    with pytest.raises(InputError, match=what): page(tensor_learner(x, x, model), tmp_path/"net.html")
+    assert not (tmp_path/"net.html").exists()
+
+
+def test_a_network_with_nan_has_no_page(tmp_path):
+    for lrnr in (network(), language_model()):
+        with torch.no_grad(): next(lrnr.model.parameters())[0, 0] = math.nan
+        with pytest.raises(InputError, match="There is no page"): page(lrnr, tmp_path/"bad.html")
+
+
+def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
+    old = page(network(), tmp_path/"net.html").read_text()
+    x, strange = torch.randn(8, 1), nn.Sequential(nn.Linear(1, 1), nn.GELU())
+    with pytest.raises(InputError): page(tensor_learner(x, x, strange), tmp_path/"net.html")
+    assert (tmp_path/"net.html").read_text() == old
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    "The two pages in Chromium: `pages(name, width, language)` opens one."
+    webdriver = pytest.importorskip("selenium.webdriver")
+    tmp = tmp_path_factory.mktemp("pages")
+    page(language_model(), tmp/"lm.html", prompt="one, two,")
+    page(network(), tmp/"net.html", names=list("abcd"))
+    opened = []
+    def open_page(name, width=1200, language="en"):
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium")
+        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}", f"--window-size={width},900",
+                  f"--user-data-dir={tmp/f'profile{len(opened)}'}", "--disable-background-networking",
+                  "--disable-component-update"):
+            options.add_argument(o)
+        options.add_experimental_option("prefs", {"intl.accept_languages": language})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        opened.append(driver)
+        driver.set_page_load_timeout(120)
+        driver.get("about:blank")
+        driver.get_log("performance")  # of the browser's own first page
+        driver.get((tmp/f"{name}.html").as_uri())
+        return driver
+    yield open_page
+    for d in opened: d.quit()
+
+
+def quiet(driver):
+    "Nothing was asked of anybody, and the console is empty."
+    asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
+    urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
+    assert all(re.match("file:|data:", u) for u in urls), urls
+    assert driver.get_log("browser") == []
+
+
+def wait(driver, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {condition}"))
+
+
+@browser
+def test_a_language_model_by_keyboard_alone(pages):
+    from selenium.webdriver import ActionChains, Keys
+    d = pages("lm")
+    words = "document.querySelectorAll('#said button').length"
+    d.execute_script("document.getElementById('prompt').focus()")
+    ActionChains(d).send_keys(Keys.ENTER).perform()
+    wait(d, f"{words} >= 25 && document.getElementById('stop').disabled")
+    d.execute_script("document.querySelectorAll('#said button')[3].focus()")
+    ActionChains(d).send_keys(Keys.ENTER).perform()
+    wait(d, "document.querySelectorAll('#instead button').length === 10")
+    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; b.querySelector('button').focus(); "
+                             "return b.cells[0].textContent")
+    said = "return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)"
+    before = d.execute_script(said)[:3]
+    ActionChains(d).send_keys(Keys.ENTER).perform()
+    wait(d, f"document.getElementById('stop').disabled && document.getElementById('instead').hidden && {words} > 25")
+    after = d.execute_script(said)
+    assert after[:3] == before and (after[3] == other or other.startswith("xx"))
+    quiet(d)
+
+
+@browser
+def test_what_makes_no_sense_is_told_on_the_page(pages):
+    d = pages("lm", 400, "ko")
+    assert d.execute_script("return document.documentElement.lang") == "ko" and "이어 쓰기" in d.page_source
+    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    say = "document.getElementById('ask').requestSubmit(); return document.getElementById('message').textContent"
+    d.execute_script("document.getElementById('ask').noValidate = true")
+    d.execute_script("document.getElementById('temperature').value = -1")
+    assert "temperature" in d.execute_script(say)
+    d.execute_script("document.getElementById('temperature').value = 1; document.getElementById('prompt').value = ' '")
+    assert "단어를 하나 이상" in d.execute_script(say)
+    d.execute_script("document.getElementById('prompt').value = 'one zzz '.repeat(12500)")   # 100,000 letters
+    assert "zzz" in d.execute_script(say)
+    wait(d, "document.querySelectorAll('#said button').length > 5")
+    quiet(d)
+
+
+@browser
+def test_a_letter_moves_weights_change_and_training_goes_on(pages):
+    from selenium.webdriver import ActionChains, Keys
+    d = pages("net")
+    table = "[...document.querySelectorAll('#table td.cell')].map(c => c.textContent).join()"
+    first = d.execute_script(f"return {table}")
+    d.execute_script("document.querySelector('#letters [role=slider]').focus()")
+    ActionChains(d).send_keys(Keys.ARROW_RIGHT).perform()
+    moved = d.execute_script(f"return {table}")
+    assert moved != first
+    mark = d.find_element("css selector", "#letters [role=slider] circle")
+    ActionChains(d).drag_and_drop_by_offset(mark, 40, 30).perform()
+    dragged = d.execute_script(f"return {table}")
+    assert dragged != moved
+    d.execute_script("const f = document.querySelector('#weights input'); f.value = 3; "
+                     "f.dispatchEvent(new Event('change'))")
+    assert d.execute_script("return document.querySelector('#table td.cell').textContent") == "3.00"
+    d.execute_script("document.getElementById('train').click()")
+    wait(d, "!document.getElementById('train').disabled")
+    told = d.execute_script("return document.getElementById('lossnow').textContent")
+    assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
+    d.execute_script("document.getElementById('back').click()")
+    assert d.execute_script(f"return {table}") == first
+    quiet(d)
+
+
+@browser
+def test_the_network_fits_a_phone(pages):
+    d = pages("net", 400)
+    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    quiet(d)
