@@ -89,7 +89,7 @@ def main():
     g, other = measured(lrnr, files, gradcam, boxes, a.road)
     m.show(boxes=boxes, which="true").savefig(a.picture, dpi=70)
     right, n = sum(x == y for x, y in zip(m.predicted, m.labels)), len(m)
-    with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(16)).to(dls.device)).cpu()
+    with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(min(16, len(m)))).to(dls.device)).cpu()
     h, w = m.maps.shape[2:]
     print(json.dumps({
         "machine": machine(), "device": str(default_device()), "network": a.arch or vars(a), "cells": [h, w],
