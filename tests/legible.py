@@ -11,7 +11,8 @@ def drawn_texts(fig):
             low, high = sorted(axis.get_view_interval())
             out = 1e-9*(high - low)
             for tick in axis.get_major_ticks() + axis.get_minor_ticks():
-                seen = ax.axison and ax.get_visible() and axis.get_visible() and low - out <= tick.get_loc() <= high + out
+                seen = ax.axison and ax.get_visible() and axis.get_visible()
+                seen = seen and low - out <= tick.get_loc() <= high + out
                 if not seen: hidden |= {tick.label1, tick.label2}
             if not (ax.axison and ax.get_visible()): hidden |= {axis.label, axis.offsetText}
     texts = [o for o in fig.findobj(Text) if o.get_visible() and o.get_text().strip() and o not in hidden]

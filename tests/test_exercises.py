@@ -58,7 +58,8 @@ def test_a_lesson_has_what_it_needs(n):
     for e in found:
         assert e.question and len(e.hints) == 2 and len(set(e.hints)) == 2, e
         assert e.choices or e.wrong, e
-        assert e.starter.rstrip().splitlines()[-1].startswith("answer = ..."), e
+        last = e.starter.rstrip().splitlines()[-1]
+        assert last.startswith("answer = ") and "..." in last, e
         if e.choices is None and len(e.solution.partition("answer = ")[2].strip()) > 12:
             assert e.solution.partition("answer = ")[2].strip() not in " ".join(e.hints), e    # no hint is the solution
 

@@ -1,4 +1,4 @@
-"""Each function that draws: no text below 8 points, none cut off, none upon another; colours that all can tell apart."""
+"""Each function that draws: no text below 8 points, none cut off, none upon another; colours for all"""
 import colorsys
 
 import matplotlib as mpl
