@@ -44,6 +44,7 @@ from .cam import *
 from .cam_metrics import *
 from .cascade import *
 from .exercises import *
+from .play import *
 from .page import *
 
 # %% ../nbs/15_all.ipynb #c4e17e2d

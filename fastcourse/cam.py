@@ -432,7 +432,8 @@ def show(self:CAMs,
         heat = (self.enlarge(maps[i], im.shape[:2])/top).clamp(0, 1).numpy()
         ax.imshow(lay_over(im, heat, alpha, cmap))
         wrong = self.labels[i] is not None and predicted[i] != self.labels[i]
-        ax.set_title(f'{self.vocab[idx[i]]} ({probs[i, idx[i]]:.2f})', fontsize=10, color='#D55E00' if wrong else 'black')
+        ax.set_title(f'{self.vocab[idx[i]]} ({probs[i, idx[i]]:.2f})', fontsize=10,
+                     color='#D55E00' if wrong else 'black')
         for x0,y0,x1,y1 in boxes_in_view(self.dls, self.items[i], by_file)[0]:
             ax.add_patch(plt.Rectangle((x0-.5, y0-.5), x1-x0, y1-y0, fill=False, color='white', lw=1))
     bar = fig.colorbar(plt.cm.ScalarMappable(cmap=cmap), ax=axs, ticks=[0, 1], fraction=0.03, pad=0.02)

@@ -6,15 +6,17 @@
 __all__ = []
 
 # %% ../nbs/02_checks.ipynb #3b3eccf5
-import math
+import fastai.callback.schedule # for fit_one_cycle and others
 import fastai.losses
+import math
+import numpy as np
 import torch
 from contextlib import contextmanager
-from fastai.basics import BaseLoss, CategoryMap, Metric, OptimWrapper
+from fastai.basics import BaseLoss, CategoryMap, L, Metric, OptimWrapper
 from .core import InputError, check_number, check_whole
 from .tensors import first_line
-from functools import partial
-from inspect import isfunction
+from functools import partial, wraps
+from inspect import isfunction, signature
 from torch import Tensor, nn
 
 # %% ../nbs/02_checks.ipynb #828196d4
@@ -211,6 +213,40 @@ def check_model(model) -> None:
     if not any(p.requires_grad for p in params):
         raise InputError(f"The model has {len(params) or 'no'} parameters and none to train.")
 
+def check_lr(
+    lr:'float|slice|list', # Learning rate, or those of the groups of parameters
+    name:str='lr', # Name of the argument
+    above:float|None=None, # It must be larger than this; None: 0 or more
+) -> None:
+    "Raises `InputError` for a learning rate that is no finite number, or is negative."
+    if isinstance(lr, slice): lr = [lr.stop if lr.start is None else lr.start, lr.stop]
+    for o in lr if isinstance(lr, (list, tuple, L, np.ndarray)) else [lr]: check_number(name, o, 0, above=above)
+
+_rates = dict(fit=['lr'], fit_one_cycle=['lr_max'], fit_flat_cos=['lr'], fit_sgdr=['lr_max'], fine_tune=['base_lr'],
+              lr_find=['start_lr', 'end_lr'])
+
+def _checked(f, names):
+    @wraps(f)
+    def run(self, *args, **kwargs):
+        given = signature(f).bind(self, *args, **kwargs)
+        given.apply_defaults()
+        for name in names: check_lr(self.lr if given.arguments[name] is None else given.arguments[name], name)
+        return f(self, *args, **kwargs)
+    return run
+
+def checks_rates(
+    cls:type, # A class of learners
+) -> type: # The same
+    "Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains."
+    made = cls.__init__
+    @wraps(made)
+    def init(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        check_lr(self.lr)
+    cls.__init__ = init
+    for name,args in _rates.items(): setattr(cls, name, _checked(getattr(cls, name), args))
+    return cls
+
 def check_settings(loss_func, valid, lr, opt_func, validate_every) -> None:
     "Raises `InputError` for a setting of `tensor_learner` that cannot be right, whatever the data."
     maker = isfunction(loss_func) and loss_func.__module__ == fastai.losses.__name__ # MSELossFlat is a function
@@ -220,7 +256,7 @@ def check_settings(loss_func, valid, lr, opt_func, validate_every) -> None:
         raise InputError(f"loss_func={loss_func!r} is no function; pass one, for example MSELossFlat().")
     if valid is not None and not (isinstance(valid, (tuple, list)) and len(valid) == 2):
         raise InputError("valid must be a pair (x, y).")
-    for o in [lr.start or lr.stop, lr.stop] if isinstance(lr, slice) else [lr]: check_number('lr', o, above=0)
+    check_lr(lr, above=0)
     made = opt_func.func if isinstance(opt_func, partial) else opt_func
     if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
         name = made.__name__

@@ -230,8 +230,8 @@ def check(
 ) -> Mark:
     """Is `answer` right? A sentence says so, or gives a hint: one at the first miss, another at the second.
 
-    Numbers, tensors and tables may differ by the exercise's tolerance. What is no answer (`...`, None, NaN, another kind
-    or shape) gets a sentence of its own and counts as no miss. The solution is never shown.
+    Numbers, tensors and tables may differ by the exercise's tolerance. What is no answer (`...`, None, NaN, another
+    kind or shape) gets a sentence of its own and counts as no miss. The solution is never shown.
     Raises `InputError` for an unknown number."""
     e = _find(number)
     _misses.setdefault(e.number, 0)

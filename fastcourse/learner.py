@@ -19,7 +19,7 @@ from fastai.basics import (Adam, AvgLoss, AvgSmoothLoss, CancelBackwardException
                            to_detach)
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
-from .checks import check_model, check_settings, check_trial
+from .checks import check_model, check_settings, check_trial, checks_rates
 from .core import InputError, check_whole, is_terminal
 from .tensors import TensorDL, TensorDataLoaders, TensorRows
 from fastprogress.fastprogress import ConsoleMasterBar, format_time, master_bar, progress_bar
@@ -38,6 +38,7 @@ def check_data(
     raise InputError(f"This learner has no {'validation' if ds_idx else 'training'} data, as after loading it; "
                      f"{getattr(lrnr, 'new_data', 'set lrnr.dls to DataLoaders with data')}.")
 
+@checks_rates
 class DataLearner(Learner):
     """A fastai `Learner` that says in one sentence where its data is missing, and starts each fit with clean gradients.
 
@@ -135,6 +136,14 @@ class _SmoothLoss(_Loss, AvgSmoothLoss):
 def _item(metric):
     value = metric.value
     return value.item() if hasattr(value, 'item') else value
+
+_zero_grad = torch.optim.Optimizer.zero_grad
+
+def forget_grads(opt):
+    "`opt.zero_grad()`; torch's own takes one twentieth of an epoch of a small network, for its profiler."
+    if type(opt).zero_grad is not _zero_grad: return opt.zero_grad()
+    for group in opt.param_groups:
+        for p in group['params']: p.grad = None
 
 def _as_L(items):
     "`L(items)` of a list, without its questions about the type."
@@ -412,7 +421,7 @@ class TensorLearner(DataLearner):
         opt = self.opt.opt if type(self.opt) is OptimWrapper else self.opt
         self.loss_grad.backward()
         opt.step()
-        opt.zero_grad()
+        forget_grads(opt)
 
     def _do_epoch(self):
         done,every = self.epoch+1,self.validate_every

@@ -27,6 +27,7 @@ from fastai.torch_core import default_device, get_model
 from fastcore.basics import first
 from fastcore.foundation import L
 from torch import nn
+from .checks import checks_rates
 from .core import *
 from .generate import *
 from .speak import *
@@ -117,6 +118,7 @@ def _load_tensors(load, file):
         raise InputError(f"{str(file)!r} holds more than weights, or is damaged; it is not opened, since it could run "
                          "code. Pass weights_only=False if you trust who wrote it.") from e
 
+@checks_rates
 class FastLMLearner(LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):

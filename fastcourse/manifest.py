@@ -52,7 +52,8 @@ def read_manifest(
 ) -> list[dict]:
     "The rows of a manifest.csv. Raises `InputError` where it is none, or names files that no crawl writes."
     try:
-        if os.path.exists(file) and not os.path.isfile(file): raise OSError('it is no file') # a pipe would be waited for
+        # a pipe would be waited for
+        if os.path.exists(file) and not os.path.isfile(file): raise OSError('it is no file')
         df = pd.read_csv(file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as e:
         raise InputError(f"'{file}' cannot be read ({e}); give the manifest.csv of a crawl") from None

@@ -166,8 +166,8 @@ class SeqNet(nn.Sequential):
 
     Input (L, H_in) for one series, (L, N, H_in) for N series; (L,) or (L, N) where the first layer is an Embedding.
     Each series starts from a zero state. The layers keep the order in which they are written, so
-    `SeqNet(nn.LSTM(6, 20), nn.Linear(20, 6))` after a seed has the weights of lesson 4.4. Raises `InputError` for input of
-    another shape. Rows 4.1-4.9."""
+    `SeqNet(nn.LSTM(6, 20), nn.Linear(20, 6))` after a seed has the weights of lesson 4.4. Raises `InputError` for input
+    of another shape. Lesson 4, “Recurrent networks”."""
     def __init__(self,
         *layers:nn.Module, # Modules in order, for example nn.LSTM(6, 20), nn.Linear(20, 6)
     ):

@@ -129,9 +129,9 @@ def train_replicas(
     """Train `n` starts of one model together.
 
     Start i is `torch.manual_seed(seeds[i])`, then `make_model()`, then the training. Its losses are those of a start
-    alone but for rounding: within 1e-9 over 100 epochs in float64, within 1e-5 over 10 epochs in float32, and later
-    as near as the same start alone on another processor. What is not known to work in a stack (dropout, batch norm,
-    hooks, a path that depends on its numbers) is trained one by one, after a warning that says why; inside
+    alone but for rounding: within 1e-9 over 100 epochs in float64, within 1e-5 over 10 epochs in float32. Later the
+    rounding may grow, as it does for one start on two processors. What is not known to work in a stack (dropout, batch
+    norm, hooks, a path that depends on its numbers) is trained one by one, after a warning that says why; inside
     `with joblib.parallel_config(n_jobs=2):` in two processes of one thread each. A start that reaches NaN does not
     touch the others; a warning names it. The models come back to the device of `x`, and torch's random numbers go on
     as if none had been drawn. `InputError` for bad input. Rows 3.7, 4.1 and 4.2."""
@@ -141,13 +141,14 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
            progress=True) -> list[Replicas]:
     "What `train_replicas` does, for several settings."
     for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
-    recipe, seeds = dict(epochs=epochs, make_optimizer=find_optimizer(opt), lr=lr, bs=bs, sched=sched), _check_seeds(seeds, n)
+    recipe = dict(epochs=epochs, make_optimizer=find_optimizer(opt), lr=lr, bs=bs, sched=sched)
+    seeds = _check_seeds(seeds, n)
     index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
     every = train_starts(makers, x, y, loss_func, seeds, _device(device), progress, **recipe)
     res = [Replicas(models, pd.DataFrame(losses, index, columns), alone) for models,losses,alone in every]
     for bad in (o.diverged for o in res if o.diverged):
-        warnings.warn(f"the last loss of start {', '.join(map(str, bad))} is not finite; the other starts went on as usual.",
-                      stacklevel=3)
+        warnings.warn(f"the last loss of start {', '.join(map(str, bad))} is not finite; the other starts went on as "
+                      "usual.", stacklevel=3)
     return res
 
 # %% ../nbs/04_replicas.ipynb #5a85e397
@@ -221,7 +222,8 @@ def show_replicas(
         blocks = [t[cut] for t in (h, P) if t is not None]
         widths = [t.shape[1] for t in blocks]
         ax.set_axis_on()
-        image = ax.imshow(torch.cat(blocks, 1).numpy(), cmap='bwr', vmin=-1, vmax=1, aspect='auto', interpolation='nearest')
+        image = ax.imshow(torch.cat(blocks, 1).numpy(), cmap='bwr', vmin=-1, vmax=1, aspect='auto',
+                          interpolation='nearest')
         if len(blocks) == 2: ax.axvline(widths[0]-0.5, color='black', linewidth=1)
         ends = np.cumsum(widths)
         names = [f'${o}_{{1}}$ to ${o}_{{{k}}}$' if k > 1 else f'${o}$' for o,k in zip('hP'[-len(blocks):], widths)]

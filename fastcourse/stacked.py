@@ -147,6 +147,8 @@ _RULES = {getattr(place, name):_by_number for k in _BY_NUMBER for place in (torc
           for name in (k, f'__{k}__', f'__r{k}__', f'r{k}') if hasattr(place, name)}
 _RULES |= {Tensor.float:_by_number, Tensor.double:_by_number, F.linear:_linear, F.embedding:_embedding,
            torch.flatten:_flatten, Tensor.flatten:_flatten,
+           # on a GPU, recurrent layers move weights together that lie at different places: these stay where they are
+           Tensor.data_ptr:lambda func, t: 0,
            **dict.fromkeys((torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru), _recurrent),
            **dict.fromkeys((torch.rnn_tanh_cell, torch.rnn_relu_cell, torch.lstm_cell, torch.gru_cell), _cell)}
 

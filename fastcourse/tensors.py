@@ -19,7 +19,10 @@ _types = dict(f=np.float64, i=np.int64, u=np.int64, b=bool) # by numpy's kind; t
 def _tensor(v, name, floats):
     "`v` as a tensor of finite numbers with a row at least; floats that are no tensor yet get the type `floats`."
     v = as_numbers(v, name)
+    if isinstance(v, Tensor) and v.dtype == torch.uint64: v = v.detach().cpu().numpy()
     if isinstance(v, np.ndarray):
+        if v.dtype == np.uint64 and v.size and v.max() > np.iinfo(np.int64).max:
+            raise InputError(f"{name} has the number {v.max()}, and torch's whole numbers end at 2**63-1; pass floats.")
         if v.dtype.kind not in _types: raise InputError(f"{name} is an array of {v.dtype}, not of numbers.")
         v = torch.tensor(v.astype(_types[v.dtype.kind])) # a copy: later changes of a table change no learner
         if v.is_floating_point(): v = v.to(floats)

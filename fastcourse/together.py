@@ -271,12 +271,11 @@ def _alike(models) -> bool: return len({str(m) for m in models}) == 1
 
 def _side_by_side(settings, x, y, loss_func, probes, fit) -> Tensor|None:
     "Train models that differ in width only as one stack: losses of all; None where they differ in more."
-    models, shapes = [o[0] for o in settings], [{k:p.shape for k,p in o[0].named_parameters()} for o in settings]
-    if not _by_number(fit) or len(settings[0])*len(settings)*max(p.bytes for p in probes) > _size(models[0], x)[1]: return
+    models, every, n = [o[0] for o in settings], sum(settings, []), len(settings[0])
+    dims = [[(k, p.dim()) for k,p in m.named_parameters()] for m in models]
+    if not _by_number(fit) or len(every)*max(p.bytes for p in probes) > _size(models[0], x)[1]: return None
     if len({re.sub('[0-9]+', '', str(m)) for m in models}) > 1 or not all(map(_alike, settings)): return None
-    if any(p.why or p.trained != probes[0].trained for p in probes): return None
-    if any([*s] != [*shapes[0]] or any(len(s[k]) != len(shapes[0][k]) for k in s) for s in shapes): return None
-    every, n = sum(settings, []), len(settings[0])
+    if any(p.why or p.trained != probes[0].trained for p in probes) or any(d != dims[0] for d in dims): return None
     try: return _together(every, x, y, loss_func, {n*i+n-1:p for i,p in enumerate(probes)}, fit)
     except Unstackable: return None
 
@@ -335,8 +334,8 @@ def train_starts(
     device:torch.device, # Where to train
     show:bool=True, # Show a progress bar?
     **recipe, # epochs, make_optimizer, lr, bs and sched, as `descend` takes them
-) -> list[tuple[list, np.ndarray, str]]: # Of each setting the models, the losses (n, epochs), and why they trained alone
-    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Rows 3.7, 4.1, 4.2."
+) -> list[tuple[list, np.ndarray, str]]: # Of each setting the models, the losses (n, epochs), why alone
+    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Row 4.1."
     fit, n, res = functools.partial(descend, desc='starts' if show else None, **recipe), len(seeds), []
     with _lock, _own_random_numbers(), torch.enable_grad():
         x, y, home, built = x.detach(), y.detach(), x.device, []
@@ -344,7 +343,7 @@ def train_starts(
         xd, yd = x.to(device), y.to(device)
         for models,_ in built: _move(models, device)
         probes = [_probe(models[-1], xd, yd, loss_func, fit) for models,_ in built]
-        wide = _side_by_side([models for models,_ in built], xd, yd, loss_func, probes, fit) if len(makers) > 1 else None
+        wide = _side_by_side([o[0] for o in built], xd, yd, loss_func, probes, fit) if len(makers) > 1 else None
         for i,((models, states), probe) in enumerate(zip(built, probes)):
             if wide is not None: losses, alone = wide[i*n:i*n+n], ''
             else: losses, alone = _in_stacks(models, xd, yd, loss_func, probe, fit)

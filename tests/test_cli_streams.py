@@ -100,7 +100,7 @@ def test_a_number_without_measure_is_one_sentence(place, monkeypatch, capsys, na
 
 
 def here(line: str, cwd, monkeypatch, capsys) -> tuple[int, list[str]]:
-    "`fastcourse LINE` in this process, since each new one loads torch again: exit code and sentences. It ends in two minutes."
+    "`fastcourse LINE` in this process, since each new one loads torch again: exit code and sentences, in two minutes."
     monkeypatch.chdir(cwd)
     signal.signal(signal.SIGALRM, lambda *a: pytest.fail(f"fastcourse {line} works on and on"))
     signal.alarm(120)

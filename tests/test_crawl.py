@@ -225,7 +225,8 @@ def test_one_crawl_at_a_time(web, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
 def test_a_pipe_in_the_place_of_a_manifest_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path/"manifest.csv")
-    for f in (lambda: read_manifest(tmp_path/"manifest.csv"), lambda: load_manifest(tmp_path), lambda: show_crawl(tmp_path)):
+    for f in (lambda: read_manifest(tmp_path/"manifest.csv"), lambda: load_manifest(tmp_path),
+              lambda: show_crawl(tmp_path)):
         with pytest.raises(InputError, match="it is no file"): f()
 
 

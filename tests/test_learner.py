@@ -1242,3 +1242,35 @@ def test_unusual_modules(make):
     for k, v in model.state_dict().items(): assert_close(v, state[k], **exactly)
     quiet(lrnr.fit, 2)
     assert history(lrnr).valid_loss.notna().all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1., slice(1e-4, math.nan), [1e-3, math.inf], np.float32("nan")])
+@pytest.mark.parametrize("method, args", [("fit", [1]), ("fit_one_cycle", [1]), ("fit_flat_cos", [1]),
+                                          ("fit_sgdr", [1, 1]), ("fine_tune", [1])])
+def test_learning_rates_that_are_no_number_are_refused(method, args, bad):
+    lrnr, _ = quiet(tensor_learner, torch.rand(4, 3), torch.rand(4, 1), linear(), nn.MSELoss(), lr=0.1)
+    before = [p.clone() for p in lrnr.model.parameters()]
+    with pytest.raises(InputError, match="must be a finite number, 0 or more"): getattr(lrnr, method)(*args, bad)
+    assert all(torch.equal(a, b) for a, b in zip(before, lrnr.model.parameters()))
+    quiet(getattr(lrnr, method), *args, 0.1)  # nothing of it stays
+    assert any(not torch.equal(a, b) for a, b in zip(before, lrnr.model.parameters()))
+
+
+def test_learning_rates_of_lr_find_and_of_the_learner():
+    lrnr, _ = quiet(tensor_learner, torch.rand(4, 3), torch.rand(4, 1), linear(), nn.MSELoss())
+    with pytest.raises(InputError, match="start_lr=nan"): lrnr.lr_find(start_lr=math.nan)
+    with pytest.raises(InputError, match="end_lr=inf"): lrnr.lr_find(end_lr=math.inf)
+    lrnr.lr = math.nan
+    with pytest.raises(InputError, match="lr=nan"): lrnr.fit(1)
+
+
+@pytest.mark.parametrize("make", [lambda v: v, torch.from_numpy, pd.DataFrame])
+def test_unsigned_numbers_that_would_wrap_are_refused(make):
+    "2**64 - 1 is -1 as an int64."
+    v = np.array([[1], [2**64-1]], np.uint64)
+    for x, y in ((make(v), torch.rand(2, 1)), (torch.rand(2, 3), make(v))):
+        with pytest.raises(InputError, match="the number 18446744073709551615.*pass floats"):
+            tensor_learner(x, y, linear(), nn.MSELoss())
+    small = make(np.array([[1], [2]], np.uint64))
+    lrnr, _ = quiet(tensor_learner, torch.rand(2, 3), small, linear(3, 3), CrossEntropyLossFlat())
+    assert lrnr.dls.train_ds.tensors[1].tolist() == [[1], [2]]

@@ -191,8 +191,8 @@ def test_a_language_model_by_keyboard_alone(pages):
     d.execute_script("document.querySelectorAll('#said button')[3].focus()")
     ActionChains(d).send_keys(Keys.ENTER).perform()
     wait(d, "document.querySelectorAll('#instead button').length === 10")
-    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; b.querySelector('button').focus(); "
-                             "return b.cells[0].textContent")
+    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; "
+                             "b.querySelector('button').focus(); return b.cells[0].textContent")
     said = "return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)"
     before = d.execute_script(said)[:3]
     ActionChains(d).send_keys(Keys.ENTER).perform()

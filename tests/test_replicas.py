@@ -93,8 +93,7 @@ class Raw(nn.Module):
     "Bare parameters, a scalar, a buffer, and a check of the input that tracing must pass."
     def __init__(self):
         super().__init__()
-        self.W, self.b, self.scale = nn.Parameter(torch.randn(5,
-                                                              3)), nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(()))
+        self.W, self.b, self.scale = (nn.Parameter(torch.randn(s)) for s in ((5, 3), (3,), ()))
         self.register_buffer("shift", torch.randn(3))
 
     def forward(self, x):

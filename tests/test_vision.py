@@ -640,3 +640,12 @@ def test_no_warning_where_all_is_well(saved, path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         cams(load_classifier(saved), path/"test")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), slice(1e-4, float("nan"))])
+def test_learning_rates_that_are_no_number_are_refused(few, bad):
+    with pytest.raises(InputError, match="lr=.* must be a finite number"):
+        cam_learner(few, resnet18, pretrained=False, lr=bad)
+    lrnr = cam_learner(few, resnet18, pretrained=False)
+    for method in ("fit", "fit_one_cycle", "fine_tune"):
+        with pytest.raises(InputError, match="must be a finite number"): getattr(lrnr, method)(1, bad)

@@ -3,8 +3,8 @@
 python tests/benchmarks/bench_gpu.py [FILE] [--quick]
 
 Learner against the raw loop, generation in words a second and in parts of the memory's speed, maps against the bare
-forward pass, resnet34 at 224 pixels plain and with 16 bits. Every ratio is of medians of alternating runs. Without a GPU
-it runs too, on the CPU and with less of all, to see that it is whole.
+forward pass, resnet34 at 224 pixels plain and with 16 bits. Every ratio is of medians of alternating runs. Without a
+GPU it runs too, on the CPU and with less of all, to see that it is whole.
 """
 import json
 import sys

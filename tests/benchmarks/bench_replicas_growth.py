@@ -4,6 +4,7 @@
 that of the process, less what it had before). Prints a table, and draws it where a name for the picture is given.
 """
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -33,14 +34,17 @@ def one(name, n):
 
 def main(picture=None):
     print(machine())
+    print(table(["network", "starts", "s", "ms a start", "MiB more"], []))
     rows = []
     for name in NETS:
         for n in (25, 100, 400, 1600):
-            out = subprocess.run([sys.executable, __file__, "--one", name, str(n)], capture_output=True, text=True,
-                                 check=True).stdout
+            command = [sys.executable, __file__, "--one", name, str(n)]
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             s, mib = json.loads(out.splitlines()[-1])
             rows.append([name, n, round(s, 2), round(1000*s/n, 2), round(mib)])
-    print(table(["network", "starts", "s", "ms a start", "MiB more"], rows))
+            print(table(rows[-1], []).split("\n")[0], flush=True)
+        (_, few, start, *_), (_, many, end, *_) = rows[-4], rows[-1]
+        print(f"exponent of the time: {math.log(end/start)/math.log(many/few):.2f}")
     if picture:
         from matplotlib import pyplot as plt
         fig, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
@@ -48,7 +52,7 @@ def main(picture=None):
             for name in NETS:
                 ax.loglog(*zip(*((r[1], max(r[k], 0.01)) for r in rows if r[0] == name)), marker="o", label=name)
             ax.set(xlabel="starts", ylabel=label)
-        axes[0].legend()
+        axes[1].legend(loc="lower right")
         fig.savefig(picture)
 
 

@@ -5,8 +5,8 @@ python tests/benchmarks/bench_vit.py --epochs 2 --picture maps.png
 python tests/benchmarks/bench_vit.py --arch swin_tiny_patch4_window7_224 --stride 8 --epochs 40    # with a GPU
 
 1600 pictures are few for a transformer: it has to learn from them what a convolution is built with. So it is small, its
-patches are small, and the pictures are flipped, moved and lit differently each time. It runs on fastai's default device,
-in some minutes on two cores. `--arch` trains a network of timm as `cam_learner` makes it.
+patches are small, and the pictures are flipped, moved and lit differently each time. It runs on fastai's default
+device, in some minutes on two cores. `--arch` trains a network of timm as `cam_learner` makes it.
 """
 import argparse
 import json
@@ -45,7 +45,7 @@ def loaders(bs):
 def learner(dls, a):
     if a.arch: return cam_learner(dls, a.arch, pretrained=False, stride=a.stride, wd=0.05)
     net = timm.create_model("vit_tiny_patch16_224", img_size=112, patch_size=a.patch, embed_dim=a.dim, depth=a.depth,
-                            num_heads=a.dim//32, num_classes=0)
+                            num_heads=a.dim//32, num_classes=0, dynamic_img_size=True)
     return Learner(dls, torch.nn.Sequential(TimmMaps(net, tokens=True), cam_head(a.dim, 2)), metrics=accuracy, wd=0.05)
 
 
@@ -56,7 +56,8 @@ def measured(lrnr, files, explain, boxes, n_road):
     "The figures of one kind of map."
     m = explain(lrnr, files)
     return m, {"pointing": rounded(pointing_game(m, boxes)), "energy": rounded(energy_pointing_game(m, boxes)),
-               "box": rounded(max_box_acc(m, boxes)), "grid": rounded(grid_pointing_game(partial(explain, lrnr), files)),
+               "box": rounded(max_box_acc(m, boxes)),
+               "grid": rounded(grid_pointing_game(partial(explain, lrnr), files)),
                "road": rounded(road(explain(lrnr, files[::max(1, len(files)//n_road)]), lrnr)),
                "randomisation": rounded(model_randomisation(lrnr, files[:40], explain))}
 
@@ -73,7 +74,8 @@ def main():
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--road", type=int, default=40, help="pictures for ROAD")
-    p.add_argument("--picture", type=Path, default=Path(tempfile.gettempdir())/"vit_maps.png", help="draw the maps here")
+    p.add_argument("--picture", type=Path, default=Path(tempfile.gettempdir())/"vit_maps.png",
+                   help="draw the maps here")
     a = p.parse_args()
     plain_bars()
     set_seed(a.seed)
@@ -87,7 +89,7 @@ def main():
     g, other = measured(lrnr, files, gradcam, boxes, a.road)
     m.show(boxes=boxes, which="true").savefig(a.picture, dpi=70)
     right, n = sum(x == y for x, y in zip(m.predicted, m.labels)), len(m)
-    with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(16)).to(dls.device)).cpu()
+    with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(min(16, len(m)))).to(dls.device)).cpu()
     h, w = m.maps.shape[2:]
     print(json.dumps({
         "machine": machine(), "device": str(default_device()), "network": a.arch or vars(a), "cells": [h, w],

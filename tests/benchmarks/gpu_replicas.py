@@ -1,9 +1,9 @@
 """25 starts together on a GPU against the nested loop there, and their losses against the CPU's: gpu_replicas.py
 
-Run as `python tests/benchmarks/gpu_replicas.py`; it needs a GPU and about a minute, and prints one line of JSON. `graph`
-is the usual way (an epoch is one CUDA graph), `plain` the same without the graph, `nested` one start after another
-(1 start, times 25); in seconds for EPOCHS epochs, medians of runs in turn. `captured` says whether there was a graph,
-`apart` how far the losses of 20 epochs in float64 are from those on the CPU.
+Run as `python tests/benchmarks/gpu_replicas.py`; it needs a GPU and about a minute, and prints one line of JSON.
+`graph` is the usual way (an epoch is one CUDA graph), `plain` the same without the graph, `nested` one start after
+another (1 start, times 25); in seconds for EPOCHS epochs, medians of runs in turn. `captured` says whether there was a
+graph, `apart` how far the losses of 20 epochs in float64 are from those on the CPU.
 """
 import json
 import statistics
