@@ -27,7 +27,7 @@ def nb(path): return nbformat.read(path, as_version=4)
 def n(path): return int(path.name[:2])
 
 
-def hidden(cell): return re.match(r"\s*#\| *hide\b", cell.source) is not None
+def hidden(cell): return re.search(r"^#\| *hide\b", cell.source, re.M) is not None
 
 
 def visible_code(nb): return [c for c in nb.cells if c.cell_type == "code" and not hidden(c)]
