@@ -561,8 +561,10 @@ from fastai.vision.all import Learner, nn
 from fastcourse.bodies import ReadableNet, cam_head
 from fastcourse.vision import bare_dls
 about = dict(warps=[], resize=dict(kind="Resize", size=[32, 32], method="squish", pad_mode="zeros"), normalize=None,
-vocab=[f"c{i}" for i in range(200)]) lrnr = Learner(bare_dls(about), ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200)),
-loss_func=nn.CrossEntropyLoss()) peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+             vocab=[f"c{i}" for i in range(200)])
+model = ReadableNet(nn.Conv2d(3, 4, 1), cam_head(4, 200))
+lrnr = Learner(bare_dls(about), model, loss_func=nn.CrossEntropyLoss())
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 cams(lrnr, torch.zeros(40, 3, 32, 32), bs=4, save=sys.argv[1])
 before = peak()
 m = cams(lrnr, torch.zeros(200, 3, 32, 32), bs=4, save=sys.argv[1])
