@@ -17,7 +17,8 @@ QUICK = "ATen default, oneDNN AVX2"
 # What starts programs and servers takes long and computes little
 SLOW = [f"--ignore=tests/test_{o}.py"
         for o in ("tour", "notebook", "terminal", "cli", "cli_streams", "cli_vision", "crawl", "clean",
-                                                "kills", "download", "fetch", "search", "manifest", "start")]
+                                                "kills", "download", "fetch", "search", "manifest", "start",
+                                                "play", "page", "lessons")]
 
 
 def known(flag: str) -> bool:
