@@ -180,10 +180,16 @@ def page(
     and where the file cannot be written."""
     if precision not in ('fp16', 'int8'): raise InputError(f"precision={precision!r} must be 'fp16' or 'int8'.")
     if not isinstance(lrnr, Learner): raise InputError(f"page needs a Learner, not {type(lrnr).__name__}.")
+    for name,o in dict(title=title, prompt=prompt).items():
+        if not isinstance(o, (str, type(None))): raise InputError(f"{name}={o!r} must be a text.")
+    if not isinstance(names, (Sequence, type(None))): raise InputError(f"names={names!r} must be a list of texts.")
+    if not isinstance(file, (str, Path)): raise InputError(f"file={file!r} must be the name of a file.")
     file = Path(file).expanduser()
     if file.suffix.lower() not in ('.html', '.htm'):
         raise InputError(f"{str(file)!r} must end in .html, so that a browser opens it.")
     speaks = hasattr(lrnr.dls.train_ds, 'numericalize')
+    if speaks and names is not None: raise InputError("names are for small networks; a language model has its words.")
+    if prompt is not None and not speaks: raise InputError("prompt is for language models: this is another network.")
     text = _speak(lrnr, title, prompt, precision) if speaks else _net(lrnr, title, names)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from functools import partial
 from unittest.mock import patch
 
 import torch
+from fastai.torch_core import default_device
 from torch import nn
 
 from bench_replicas import STARTS, coin, embedding, letters, loss_func, net, one_hot, states
@@ -56,7 +57,8 @@ def plain(name):
 def nested(name):
     make_model, x, y = NETS[name]
     torch.manual_seed(0)
-    model, x, y, losses = make_model().cuda(), x.cuda(), y.cuda(), []
+    device = default_device()
+    model, x, y, losses = make_model().to(device), x.to(device), y.to(device), []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     for _ in range(EPOCHS):
         loss = loss_func(model(x), y)
@@ -72,7 +74,7 @@ def apart(name):
     make_model, x, y = NETS[name]
     x = x.double() if x.is_floating_point() else x
     there, here = (train_replicas(lambda: make_model().double(), x, y, loss_func, n=STARTS, epochs=20, progress=False,
-                                  device=d) for d in ("cuda", "cpu"))
+                                  device=d) for d in (default_device(), "cpu"))
     return float((there.losses - here.losses).abs().max().max()), there.alone
 
 
