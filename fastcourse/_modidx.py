@@ -236,6 +236,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastcourse.cli.check': ('cli.html#check', 'fastcourse/cli.py'),
                                 'fastcourse.cli.clean': ('cli.html#clean', 'fastcourse/cli.py'),
                                 'fastcourse.cli.crawl': ('cli.html#crawl', 'fastcourse/cli.py'),
+                                'fastcourse.cli.grade': ('cli.html#grade', 'fastcourse/cli.py'),
+                                'fastcourse.cli.lessons': ('cli.html#lessons', 'fastcourse/cli.py'),
                                 'fastcourse.cli.lm_generate': ('cli.html#lm_generate', 'fastcourse/cli.py'),
                                 'fastcourse.cli.lm_train': ('cli.html#lm_train', 'fastcourse/cli.py'),
                                 'fastcourse.cli.main': ('cli.html#main', 'fastcourse/cli.py'),
