@@ -647,6 +647,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                             'fastcourse/lesson1.py'),
                                     'fastcourse.lesson1.memorised': ('exercises/lesson1.html#memorised', 'fastcourse/lesson1.py')},
             'fastcourse.lesson2': { 'fastcourse.lesson2._near': ('exercises/lesson2.html#_near', 'fastcourse/lesson2.py'),
+                                    'fastcourse.lesson2._no_network': ('exercises/lesson2.html#_no_network', 'fastcourse/lesson2.py'),
                                     'fastcourse.lesson2._polyline': ('exercises/lesson2.html#_polyline', 'fastcourse/lesson2.py'),
                                     'fastcourse.lesson2._safe_loss': ('exercises/lesson2.html#_safe_loss', 'fastcourse/lesson2.py'),
                                     'fastcourse.lesson2._says': ('exercises/lesson2.html#_says', 'fastcourse/lesson2.py'),
