@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd
 from torch import Tensor
 from .core import InputError, check_number
+from .language import say
 
 # %% ../nbs/13_exercises.ipynb #ee5b9a8b
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,16 +76,16 @@ def _kind(e:Exercise) -> str:
     "What an answer must be, in words."
     if e.choices is not None:
         several = len(_letters(e.right, e.choices)) > 1
-        return f"{'letters (of ' if several else 'a letter ('}{', '.join(e.choices)})"
+        return say("letters (of {letters})" if several else "a letter ({letters})", letters=', '.join(e.choices))
     if callable(e.right): return ''
-    if isinstance(e.right, str): return 'a text'
-    if isinstance(e.right, pd.DataFrame): return 'a table (DataFrame)'
-    if isinstance(e.right, (bool, np.bool_)): return 'True or False'
+    if isinstance(e.right, str): return say("a text")
+    if isinstance(e.right, pd.DataFrame): return say("a table (DataFrame)")
+    if isinstance(e.right, (bool, np.bool_)): return say("True or False")
     right = _array(e.right)
     if right is None or not right.size:
         raise InputError(f"Exercise {e.number}: right={e.right!r} must be a number, a tensor, a table, a choice or a "
                          "function.")
-    return 'a number' if right.ndim == 0 else 'a tensor'
+    return say("a number" if right.ndim == 0 else "a tensor")
 
 # %% ../nbs/13_exercises.ipynb #49621025
 _sentences = dict(
@@ -105,10 +106,10 @@ class _Unfit(Exception):
 
 def _given(answer) -> str:
     "The kind of an answer, in words."
-    if isinstance(answer, str): return f"the text {answer[:40]!r}"
+    if isinstance(answer, str): return say("the text {text}", text=repr(answer[:40]))
     if isinstance(answer, (bool, np.bool_)): return str(answer)
     if isinstance(answer, numbers.Number):
-        return f"the number {answer}" if len(str(answer)) < 40 else "a very long number"
+        return say("the number {number}" if len(str(answer)) < 40 else "a very long number", number=answer)
     name = type(answer).__name__
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
@@ -132,7 +133,8 @@ def _table_close(answer, right, tol) -> bool:
     for name in right.columns:
         a, b = answer[name].to_numpy(), right[name].to_numpy()
         if _array(b) is None: same = list(a) == list(b)
-        elif _array(a) is None: raise _Unfit('kind', given=f"in the column {name} no numbers", asked="numbers there")
+        elif _array(a) is None:
+            raise _Unfit('kind', given=say("in the column {name} no numbers", name=name), asked=say("numbers there"))
         else: same = _close(a, b, tol)
         if not same: return False
     return True
@@ -241,11 +243,11 @@ def check(
         _solved.add(e.number)
         there = lesson_exercises(e.lesson)
         solved = len(_solved & there.keys())
-        return Mark(e.number, True, _sentences['right'].format(lesson=e.lesson, solved=solved, all=len(there)))
+        return Mark(e.number, True, say(_sentences['right'], lesson=e.lesson, solved=solved, all=len(there)))
     _misses[e.number] += 1
     hint = e.hints[min(_misses[e.number], len(e.hints)) - 1] if e.hints else ''
-    why = f'{verdict} ' if verdict else ''
-    return Mark(e.number, False, _sentences['miss'].format(why=why, hint=f'Hint: {hint}' if hint else '').strip())
+    values = dict(why=f'{verdict} ' if verdict else '', hint=say("Hint: {hint}", hint=say(hint)) if hint else '')
+    return Mark(e.number, False, say(_sentences['miss'], **values).strip())
 
 def score() -> pd.DataFrame:
     "A table of the exercises of every lesson that was checked in this session: stars, misses, and is it solved?"
