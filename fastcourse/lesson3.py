@@ -200,8 +200,8 @@ import math
 answer = math.log(3)/2''': "three letters"}),
     Exercise('3.6', stars=2,
         question='Leave out tanh: Embedding(4,1)-Linear(1,4). Train 25 starts on "abcd" for 50 epochs, as in 3.7 '
-                 "(learning rate 0.1, same threshold). How many of the 25 succeed? Before you run: more or fewer "
-                 "than with tanh? What is tanh good for, then?",
+                 "(learning rate 0.1, same threshold). Guess before you run: no start at all, as with tanh, about "
+                 "half, or nearly all? How many of the 25 succeed?",
         starter='''\
 settings_no_tanh = {'1 node, no tanh': ...}   # a function that builds the network
 # compare_replicas(settings_no_tanh, x4, y4, ...)
