@@ -11,6 +11,7 @@ with late_imports():
     from fastai.text.all import *
     from fastai.vision.all import *
 from .core import *
+from .language import *
 from .data import *
 from .scenes import *
 from .nets import *
