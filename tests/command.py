@@ -1,4 +1,4 @@
-"""The `fastcourse` command, as a process; and in this one, where the process is not what is tested: each new one loads torch."""
+"""The `fastcourse` command: as a process, and in this one where the process is not tested, since each loads torch."""
 import os
 import signal
 import subprocess
@@ -16,7 +16,8 @@ COMMAND = Path(sys.executable).parent/"fastcourse"
 def fastcourse(*argv, cwd=None, **kw):
     "`fastcourse ARGV` as a process."
     env = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}  # notes are warnings
-    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300, env=env, **kw)
+    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300, env=env,
+                          **kw)
 
 
 def code(*argv) -> int:

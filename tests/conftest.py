@@ -1,5 +1,6 @@
 """No test has a network, nor its children, whoever starts pytest; hypothesis tries the same examples each time."""
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ OFFLINE = Path(__file__).parent/"offline"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # read when torch is loaded; see nbs/12_main.ipynb
+# A script that starts pytest in the background lets it, and all its children, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 if Path(getattr(sys.modules.get("sitecustomize"), "__file__", "") or "").parent != OFFLINE:
     sys.path.insert(0, str(OFFLINE))
     sys.modules.pop("sitecustomize", None)
@@ -30,7 +33,7 @@ TOGETHER = {"test_generate": "lms", "test_text": "lms"}  # both ask the language
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """A file stays on one worker, for its fixtures; the lessons in kernels share none, so each of them goes where there is room.
+    """A file stays on one worker, for its fixtures; the lessons in kernels share none, so each goes where room is.
 
     With `pytest -n 2 --dist loadgroup --no-loadscope-reorder`, as in the Makefile."""
     for o in items:

@@ -1,5 +1,5 @@
-"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick`, as CI does. Arguments of
-pytest narrow it down.
+"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick`, as CI does.
+Arguments of pytest narrow it down.
 
 `--quick` plays one processor, and leaves out what runs just before on the machine's own and whose numbers do not come
 from a network: programs and servers (the command, crawls, browsers, terminals), drawings, texts, the project's frame.

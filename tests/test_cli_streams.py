@@ -128,7 +128,8 @@ def test_a_home_folder_and_spaces(place, monkeypatch, capsys):
     home = place/"my home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    code, err, out = here("lm train texts.csv -o '~/my model' --epochs 1 --bs 2 --seq-len 8", place, monkeypatch, capsys)
+    code, err, out = here("lm train texts.csv -o '~/my model' --epochs 1 --bs 2 --seq-len 8", place, monkeypatch,
+                          capsys)
     assert code == 0 and not err
     hint = re.search(r"now try: fastcourse (.*)", out)[1]
     assert (home/"my model"/"lm.json").exists()

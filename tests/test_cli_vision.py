@@ -56,7 +56,7 @@ def test_predictions_as_a_table_and_as_json(there, monkeypatch, capsys):
     r = here(capsys, "predict", "model", *files)
     assert r.returncode == 0, r.stderr
     assert len(r.stdout.splitlines()) == len(files)
-    j = fastcourse("predict", "model", *files[:1], "nowhere.jpg", *files[1:], "--json", cwd=there)
+    j = here(capsys, "predict", "model", *files[:1], "nowhere.jpg", *files[1:], "--json")
     assert j.returncode == 0 and "nowhere.jpg" in j.stderr and j.stderr.count("\n") == 1
     *rows, bad = json.loads(j.stdout)
     assert bad["file"] == "nowhere.jpg" and "error" in bad
