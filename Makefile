@@ -53,10 +53,11 @@ test-cpus: $(VENV)/.installed-dev
 test-lowest:
 	@$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
-# make export       write fastcourse/*.py from the notebooks
+# make export       write fastcourse/*.py from the notebooks, and the lessons into the package
 export: $(VENV)/.installed-dev
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
+	$(BIN)/python -c "from fastcourse.editions import pack_lessons; pack_lessons('nbs/lessons', 'images/materials')"
 
 # make lessons      run every lesson and store its output, pictures included
 lessons: $(VENV)/.installed-dev

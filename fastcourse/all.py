@@ -45,6 +45,8 @@ from .cam import *
 from .cam_metrics import *
 from .cascade import *
 from .exercises import *
+from .editions import write_lessons
+from .grading import grade
 from .play import *
 from .page import *
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['editions', 'pack_lessons', 'digest', 'korean_prose', 'untranslated', 'lesson_names', 'lesson_notebook',
-           'write_lessons']
+           'write_lessons', 'lesson_pictures']
 
-# %% ../nbs/13a_editions.ipynb #c6c45a5b
+# %% ../nbs/13a_editions.ipynb #4835ca3e
 import hashlib, json, re, shutil
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from .core import InputError, write_beside
 from .exercises import lesson_exercises
 from .language import korean, korean_folder
 
-# %% ../nbs/13a_editions.ipynb #635b0aa3
+# %% ../nbs/13a_editions.ipynb #d2d4bf54
 _folder = files('fastcourse')/'lessons' # The lessons of the package, with their Korean prose and the photographs of lesson 5
 
 def _source(cell:dict) -> str: return ''.join(cell['source'])
@@ -44,7 +44,7 @@ def pack_lessons(
     shutil.copytree(photographs, dest/'materials', dirs_exist_ok=True)
     return res
 
-# %% ../nbs/13a_editions.ipynb #57e65aa0
+# %% ../nbs/13a_editions.ipynb #75c80b81
 def digest(
     english:str, # The text of a Markdown cell
 ) -> str:
@@ -74,7 +74,7 @@ def lesson_names() -> list[str]:
 
 def _read(name:str) -> dict: return json.loads((_folder/f'{name}.ipynb').read_text('utf-8'))
 
-# %% ../nbs/13a_editions.ipynb #77e994e3
+# %% ../nbs/13a_editions.ipynb #1869fabd
 _words = { # of the editions
     'en': dict(solution='Solution', mistakes='Common mistakes', ask='What to ask', minutes='about {} minutes',
                predict=r'\*\*Predict[^*]*\*\*', teacher='For the teacher', hints='Hints that `check` gives',
@@ -93,6 +93,7 @@ def _cell(kind:str, id:str, text:str, **metadata) -> dict:
 def _code_cell(cell:dict, words:dict) -> dict:
     "A code cell without nbdev's directives: what takes minutes says so, and what needs a GPU is text."
     flags,text = _flags(cell),re.sub(r'^#\|.*\n?', '', _source(cell), flags=re.M).strip('\n')
+    text = text.replace("'../../images'", "'images'")
     if 'cuda' in flags: return _cell('markdown', cell['id'], f"{words['gpu']}\n\n```python\n{text}\n```")
     if 'slow' in flags: text = f"# {words['slow']}\n{text}"
     res = _cell('code', cell['id'], text, **({'tags': ['slow']} if 'slow' in flags else {}))
@@ -128,7 +129,7 @@ def _questions(cells:list[dict], words:dict) -> dict:
     return _cell('markdown', 'teacher', f"## {words['teacher']}\n\n**{words['ask']}**\n\n" +
                  '\n'.join(f"{i}. {o}" for i,o in enumerate(asked, 1)))
 
-# %% ../nbs/13a_editions.ipynb #605d550c
+# %% ../nbs/13a_editions.ipynb #97e6754d
 def _slides(cells:list[dict]) -> list[dict]:
     "The cells with the places that RISE and nbconvert read: slide, subslide, fragment or notes."
     res = []
@@ -144,7 +145,7 @@ def _slides(cells:list[dict]) -> list[dict]:
         if rest.strip(): add(c | {'id': f"{c['id']}-notes", 'source': rest.strip().splitlines(keepends=True)}, 'notes')
     return res
 
-# %% ../nbs/13a_editions.ipynb #1da12d49
+# %% ../nbs/13a_editions.ipynb #e5756cbe
 editions = ('student', 'teacher', 'slides')
 
 def lesson_notebook(
@@ -195,10 +196,12 @@ def write_lessons(
     except OSError as e: raise InputError(f"{dest} cannot be made ({e.strerror}); choose another folder.") from e
     for name,nb in books.items():
         with write_beside(paths[name]) as f: f.write((json.dumps(nb, indent=1, ensure_ascii=False)+'\n').encode())
-    _lesson_pictures(dest/'images')
+    lesson_pictures(dest/'images')
     return list(paths.values())
 
-def _lesson_pictures(dest:Path) -> None:
+def lesson_pictures(
+    dest:Path, # Folder to make; what is there stays
+) -> None:
     "What lesson 5 reads: the drawn picture set and three photographs."
     from fastcourse.scenes import digit_scenes
     if not dest.exists(): digit_scenes(dest)
