@@ -225,7 +225,10 @@ def site_notebook(nb: dict, stored: dict) -> dict:
     return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
 
-KOREAN_NOTE = "```{note}\n여기 실린 출력과 그림은 영어판 노트북에 저장된 것입니다. `fastcourse lessons DEST --lang ko`로 노트북을 만들어 직접 실행하면 그림의 글자도 한국어로 나옵니다.\n```"
+KOREAN_NOTE = """```{note}
+여기 실린 출력과 그림은 영어판 노트북에 저장된 것입니다. `fastcourse lessons DEST --lang ko`로 노트북을 만들어 직접 실행하면
+그림의 글자도 한국어로 나옵니다.
+```"""
 
 
 def lessons() -> dict[str, dict]:
