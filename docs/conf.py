@@ -18,10 +18,11 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # by default two CDNs
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# an exercise is a small heading below a large one; what a notebook's cells print is text, whatever it looks like
+# in a lesson, an exercise may be a small heading right below a large one
 suppress_warnings = ["myst.header"]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static", "_mathjax"] if (HERE/"_mathjax").exists() else ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -117,8 +117,9 @@ def parameter_table(m: Module, f: ast.FunctionDef) -> str:
 
 
 def function_parts(m: Module, f: ast.FunctionDef, name: str) -> list[str]:
-    shown = name if any("property" in ast.unparse(d) for d in f.decorator_list) else signature(f, name)
-    return [f"```python\n{shown}\n```", prose(ast.get_docstring(f) or ""), parameter_table(m, f)]
+    shown = prose(ast.get_docstring(f) or "")
+    if any("property" in ast.unparse(d) for d in f.decorator_list): return [f"*Property.* {shown}"]
+    return [f"```python\n{signature(f, name)}\n```", shown, parameter_table(m, f)]
 
 
 def class_parts(m: Module, c: ast.ClassDef) -> list[str]:
@@ -169,7 +170,7 @@ def api_index(found: list[Module]) -> str:
                      for m in found)
     names = "\n".join(m.name for m in found)
     return ("# API\n\n`from fastcourse.all import *` gives everything that stands here, beside fastai's own names. "
-            "A page is a module; each uses only those above it.\n\n"
+            "A page is a module, in the order of the notebooks.\n\n"
             f"| module | job |\n|---|---|\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n")
 
 
@@ -225,7 +226,7 @@ def site_notebook(nb: dict, stored: dict) -> dict:
     return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
 
-KOREAN_NOTE = """```{note}
+KOREAN_NOTE = """```{admonition} 출력과 그림
 여기 실린 출력과 그림은 영어판 노트북에 저장된 것입니다. `fastcourse lessons DEST --lang ko`로 노트북을 만들어 직접 실행하면
 그림의 글자도 한국어로 나옵니다.
 ```"""
