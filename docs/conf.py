@@ -1,4 +1,4 @@
-"""How Sphinx builds the site; `make docs` writes docs/_generated first (docs/generate.py). No page asks another host."""
+"""How Sphinx builds the site. `make docs` runs docs/generate.py first. No page asks another host."""
 import ast
 from html import escape
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the site shows and nobody writes by hand: the API reference, the command line, the lessons in two languages, MathJax.
+"""What the site shows and nobody writes by hand: API reference, command line, lessons in two languages, MathJax.
 
 python docs/generate.py        # writes docs/_generated and, once, docs/_mathjax; `make docs` calls it
 """
@@ -20,10 +20,10 @@ from urllib.request import urlopen
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-NO_PAGE = re.compile(r"__main__|all|lesson\d")  # what runs cli, what repeats the others, the exercises with their solutions
+NO_PAGE = re.compile(r"__main__|all|lesson\d")  # starts cli; repeats the others; hold the solutions
 
 
-# The API: read, not imported, so that it needs no torch and shows the source's own words -----------------------------------
+# The API: read, not imported, so that it needs no torch and shows the source's own words -----------------------------
 
 class Module:
     "A module of the package as its page needs it."
@@ -38,8 +38,8 @@ class Module:
         for o in self.tree.body: self._add(o)
 
     def _add(self, o):
-        if isinstance(o, ast.FunctionDef) and any(ast.unparse(d) == "patch" for d in o.decorator_list):
-            self.methods.setdefault(ast.unparse(o.args.args[0].annotation), []).append(o)  # fastcore's way to add a method
+        if isinstance(o, ast.FunctionDef) and any(ast.unparse(d) == "patch" for d in o.decorator_list):  # fastcore's
+            self.methods.setdefault(ast.unparse(o.args.args[0].annotation), []).append(o)
         elif isinstance(o, (ast.FunctionDef, ast.ClassDef)): self.objects[o.name] = o
         elif isinstance(o, ast.ImportFrom) and o.level: self.imports |= {a.asname or a.name: o.module for a in o.names}
         elif isinstance(o, (ast.Assign, ast.AnnAssign)):
@@ -117,12 +117,14 @@ def parameter_table(m: Module, f: ast.FunctionDef) -> str:
 
 
 def function_parts(m: Module, f: ast.FunctionDef, name: str) -> list[str]:
+    "Call, docstring and parameters."
     shown = prose(ast.get_docstring(f) or "")
     if any("property" in ast.unparse(d) for d in f.decorator_list): return [f"*Property.* {shown}"]
     return [f"```python\n{signature(f, name)}\n```", shown, parameter_table(m, f)]
 
 
 def class_parts(m: Module, c: ast.ClassDef) -> list[str]:
+    "Docstring, fields, how it is made, and the methods that have a docstring."
     bases = ", ".join(map(ast.unparse, c.bases))
     parts = [f"```python\nclass {c.name}{f'({bases})' if bases else ''}\n```", prose(ast.get_docstring(c) or "")]
     fields = [o for o in c.body if isinstance(o, ast.AnnAssign) and not o.target.id.startswith("_")]
@@ -132,7 +134,7 @@ def class_parts(m: Module, c: ast.ClassDef) -> list[str]:
     methods = [o for o in c.body if isinstance(o, ast.FunctionDef)]+m.methods.get(c.name, [])
     for f in methods:
         if f.name == "__init__" and parameters(f):
-            parts += [f"```python\n{signature(f, c.name)}\n```", prose(ast.get_docstring(f) or ""), parameter_table(m, f)]
+            parts += function_parts(m, f, c.name)
     for f in methods:
         if not f.name.startswith("_") and ast.get_docstring(f):
             parts += [f"### {c.name}.{f.name}", *function_parts(m, f, f.name)]
@@ -140,6 +142,7 @@ def class_parts(m: Module, c: ast.ClassDef) -> list[str]:
 
 
 def constant_parts(m: Module, o) -> list[str]:
+    "The line as it is written, with its comment."
     text = ast.get_source_segment(m.text, o)
     lines = text.split("\n")
     if len(lines) > 12: text = "\n".join([*lines[:11], "..."])
@@ -148,7 +151,8 @@ def constant_parts(m: Module, o) -> list[str]:
 
 def api_page(m: Module) -> str:
     "The page of a module."
-    parts = [f"# {m.name}", prose(m.doc), f"`from fastcourse.{m.name} import *` · written and shown at work in `{m.notebook}`"]
+    parts = [f"# {m.name}", prose(m.doc),
+             f"`from fastcourse.{m.name} import *` · written and shown at work in `{m.notebook}`"]
     elsewhere = [n for n in m.public if n not in m.objects]
     for name in (n for n in m.public if n in m.objects):
         o = m.objects[name]
@@ -166,20 +170,22 @@ def api_page(m: Module) -> str:
 
 
 def api_index(found: list[Module]) -> str:
-    rows = "\n".join(f"| [{m.name}]({m.name}.md) | {prose(m.doc).splitlines()[0].replace('|', chr(92)+'|') if m.doc else ''} |"
-                     for m in found)
-    names = "\n".join(m.name for m in found)
+    "The list of modules, each with its job."
+    jobs = {m.name: prose(m.doc.partition("\n")[0]).replace("|", r"\|") for m in found}
+    rows = "\n".join(f"| [{name}]({name}.md) | {job} |" for name, job in jobs.items())
+    names = "\n".join(jobs)
     return ("# API\n\n`from fastcourse.all import *` gives everything that stands here, beside fastai's own names. "
             "A page is a module, in the order of the notebooks.\n\n"
             f"| module | job |\n|---|---|\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n")
 
 
-# The command line ----------------------------------------------------------------------------------------------------------
+# The command line ----------------------------------------------------------------------------------------------------
 
 def help_of(*command: str) -> str:
     "What the command prints with --help."
     env = os.environ | {"COLUMNS": "100", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    r = subprocess.run([sys.executable, "-m", "fastcourse", *command, "--help"], capture_output=True, text=True, env=env)
+    asked = [sys.executable, "-m", "fastcourse", *command, "--help"]
+    r = subprocess.run(asked, capture_output=True, text=True, env=env)
     if r.returncode: raise SystemExit(f"fastcourse {' '.join(command)} --help fails: {r.stderr}")
     return r.stdout.strip()
 
@@ -194,7 +200,7 @@ def command_page() -> str:
     return "\n\n".join(parts)+"\n"
 
 
-# The lessons ---------------------------------------------------------------------------------------------------------------
+# The lessons ---------------------------------------------------------------------------------------------------------
 
 def plain_outputs(outputs: list[dict]) -> list[dict]:
     "Outputs without widgets: a page with one names a CDN, and nobody answers its sliders."
@@ -244,7 +250,7 @@ def lessons() -> dict[str, dict]:
     return res
 
 
-# MathJax -------------------------------------------------------------------------------------------------------------------
+# MathJax -------------------------------------------------------------------------------------------------------------
 
 MATHJAX = "mathjax/-/mathjax-3.2.2.tgz"
 SHA512 = ("06df9249553c7811b6ef30a155ec0e89c62ced7b1db78d2a9b8f94a47c97ee4d"
