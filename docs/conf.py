@@ -25,6 +25,7 @@ html_theme = "furo"
 pygments_dark_style = "github-dark"
 html_static_path = ["_static", "_mathjax"] if (HERE/"_mathjax").exists() else ["_static"]
 html_css_files = ["site.css"]
+smartquotes = False  # many a quoted word is one to type
 html_copy_source = False
 html_show_sourcelink = False
 mathjax_path = "tex-svg-full.js"  # one file, drawn without fonts: nothing is loaded later

@@ -183,7 +183,7 @@ def api_index(found: list[Module]) -> str:
 
 def help_of(*command: str) -> str:
     "What the command prints with --help."
-    env = os.environ | {"COLUMNS": "100", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    env = os.environ | {"COLUMNS": "88", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     asked = [sys.executable, "-m", "fastcourse", *command, "--help"]
     r = subprocess.run(asked, capture_output=True, text=True, env=env)
     if r.returncode: raise SystemExit(f"fastcourse {' '.join(command)} --help fails: {r.stderr}")
