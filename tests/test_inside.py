@@ -35,7 +35,7 @@ def test_count_parameters_bad_input(model):
     with pytest.raises(InputError): count_parameters(model)
 
 
-# Row 3.1
+# Lesson 3.1
 
 def abc_model(dim=1, word="abc", epochs=50):
     df = next_token_pairs(letters(word))

@@ -1,13 +1,12 @@
 """A classifier trained from scratch on 242 photographs: its accuracy over several seeds, and the quality of its maps.
 
-python tests/benchmarks/bench_wildlife.py                # 3 seeds, wildlife at stride 16 and 32, images at stride 8 and
-16 python tests/benchmarks/bench_wildlife.py --seeds 0 --sets wildlife --strides 16 --no-cascade
+python tests/benchmarks/bench_wildlife.py        # 3 seeds, wildlife at stride 16 and 32, images at stride 8 and 16
+python tests/benchmarks/bench_wildlife.py --seeds 0 --sets wildlife --strides 16 --no-cascade
 
 Nothing is pretrained. What is special in the training on wildlife, and why:
 
 - plain SGD with a weight decay of 0.02: its training loss fell faster than Adam's. On 60 held-out pictures it was
-better
-  in one comparison with Adam and equal in another, so this is no more than a hint.
+  better in one comparison with Adam and equal in another, so this is no more than a hint.
 - small pictures first, 64 pixels: most of the epochs cost little. Then 128 pixels.
 - mosaics in this second part: the body sees four random training pictures as one large picture, and its maps are cut
   apart again before the head. So the evidence in a cell must come from the cell's own picture, whatever stands beside
