@@ -71,7 +71,7 @@ def _panels(n:int, width:float=8., height:float=3.) -> tuple[Figure, np.ndarray]
 
 # %% ../nbs/14_play.ipynb #5b880ff6
 def play_bent_line():
-    "Four sliders, the weights of ŷ = v₁·relu(w₁x) + v₂·relu(w₂x), and the loss on `bent_line()`. Lessons 1.3 and 1.4."
+    "Four sliders, the weights of ŷ = v₁·relu(w₁x) + v₂·relu(w₂x), and the loss on `bent_line()`. Lessons 1.3, 1.4."
     data = bent_line()
     net = mlp(1, 2, 1, bias=False)
     def draw(w1, w2, v1, v2):

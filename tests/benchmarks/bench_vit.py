@@ -57,8 +57,8 @@ class Stem(torch.nn.Module):
 
 def learner(dls, a):
     if a.arch: return cam_learner(dls, a.arch, pretrained=False, stride=a.stride, wd=0.05)
-    net = timm.create_model("vit_tiny_patch16_224", img_size=a.size, patch_size=1, embed_dim=96, depth=3, num_heads=3,
-                            num_classes=0, dynamic_img_size=True, embed_layer=partial(HybridEmbed, backbone=Stem()))
+    net = timm.create_model("vit_tiny_patch16_224", img_size=a.size, patch_size=1, embed_dim=96, depth=a.depth,
+                            num_heads=3, num_classes=0, dynamic_img_size=True, embed_layer=partial(HybridEmbed, backbone=Stem()))
     return Learner(dls, torch.nn.Sequential(TimmMaps(net, tokens=True), cam_head(96, 2)), metrics=accuracy, wd=0.05)
 
 
@@ -80,6 +80,7 @@ def main():
     p.add_argument("--epochs", type=int, default=10)
     p.add_argument("--size", type=int, default=64, help="pixels on a side")
     p.add_argument("--bs", type=int, default=32)
+    p.add_argument("--depth", type=int, default=3, help="blocks of attention")
     p.add_argument("--arch", help="a timm network in its place")
     p.add_argument("--stride", type=int, help="where to cut it")
     p.add_argument("--lr", type=float, default=1e-3)
@@ -103,7 +104,7 @@ def main():
     with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(min(16, len(m)))).to(dls.device)).cpu()
     h, w = m.maps.shape[2:]
     print(json.dumps({
-        "machine": machine(), "device": str(default_device()), "network": a.arch or "resnet10t to stride 8, 3 blocks of attention",
+        "machine": machine(), "device": str(default_device()), "network": a.arch or f"resnet10t to stride 8, {a.depth} block(s) of attention",
         "pixels": a.size, "cells": [h, w], "epochs": a.epochs,
         "seconds": {"training": round(trained, 1), "all": round(time.perf_counter()-start, 1)},
         "accuracy": [round(o, 4) for o in (right/n, *wilson_interval(right, n))],
