@@ -104,7 +104,8 @@ def main():
     with torch.no_grad(): scores = lrnr.model.eval()(m.batch(range(min(16, len(m)))).to(dls.device)).cpu()
     h, w = m.maps.shape[2:]
     print(json.dumps({
-        "machine": machine(), "device": str(default_device()), "network": a.arch or f"resnet10t to stride 8, {a.depth} block(s) of attention",
+        "machine": machine(), "device": str(default_device()),
+        "network": a.arch or f"resnet10t to stride 8, {a.depth} block(s) of attention",
         "pixels": a.size, "cells": [h, w], "epochs": a.epochs,
         "seconds": {"training": round(trained, 1), "all": round(time.perf_counter()-start, 1)},
         "accuracy": [round(o, 4) for o in (right/n, *wilson_interval(right, n))],
