@@ -106,7 +106,9 @@ _hook = 'fastcourse.language:korean_labels'
 def language(
     name:str|None=None, # 'en' or 'ko'; None asks only
 ) -> str|None:
-    """The language of `check`'s sentences and of the words in pictures, from here on; without a name, tells which it is.
+    """The language of `check`'s sentences and of the words in pictures, from here on.
+
+    Without a name, tells which it is.
 
     Raises `InputError` for another language. Where no Korean font is installed, pictures keep their English, and a line
     says so."""
