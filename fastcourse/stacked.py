@@ -164,7 +164,7 @@ _RULES |= {Tensor.float:_by_number, Tensor.double:_by_number, F.linear:_linear, 
 
 # %% ../nbs/04_stacked.ipynb #f429d99a
 class Rows(Starts):
-    "Starts whose rows do not meet: only functions by number, Linear, Embedding, Flatten and losses are allowed."
+    "Starts whose rows do not meet: no function that could mix them is allowed."
     @classmethod
     def _otherwise(cls, func, name, args, kwargs): raise Unstackable(f"rows may meet in {name}")
 
