@@ -35,7 +35,7 @@ def test_count_parameters_bad_input(model):
     with pytest.raises(InputError): count_parameters(model)
 
 
-# Row 3.1
+# Lesson 3.1
 
 def abc_model(dim=1, word="abc", epochs=50):
     df = next_token_pairs(letters(word))
@@ -49,7 +49,7 @@ def abc_model(dim=1, word="abc", epochs=50):
     return net, df
 
 
-def test_row_3_1_published():
+def test_the_published_figures_of_lesson_3_1():
     p, (net, df) = published("3.1"), abc_model()
     table = layer_outputs(net, df.x[:3])
     figures = pd.DataFrame(**p["figures"])

@@ -6,7 +6,7 @@ thread on a CPU (or a GPU, where there is one). All of a row run in turn, and th
 
 The nested loop trains one start after another with the same modules, and keeps their losses. Its time grows with the
 number of starts, so for the recurrent networks it trains 1 of the 25 and its time is multiplied by 25. The last rows
-are all of row 4.1 of the lessons: H = 3, 4, 8; 25 starts each; 500 epochs. Growth: bench_replicas_growth.py.
+are all of lesson 4.1: H = 3, 4, 8; 25 starts each; 500 epochs. Growth: bench_replicas_growth.py.
 """
 import contextlib
 import io
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from fastai.torch_core import default_device
 from torch import nn
 
-from common import machine, seconds, table
+from common import machine, one_by_one, seconds, table
 from fastcourse.nets import SeqNet
 from fastcourse.replicas import compare_replicas, train_replicas
 
@@ -30,7 +30,7 @@ STARTS = 25
 device, loss_func = default_device(), nn.CrossEntropyLoss()
 letters = torch.arange(4).repeat(100)  # 'abcd', 399 pairs
 states = torch.tensor([0, 1, 2, 0, 1, 3]*100)  # 'abcabC', 599 pairs
-coin = torch.tensor([0, 1, 2]*50)  # as long as row 4.2: 149 pairs
+coin = torch.tensor([0, 1, 2]*50)  # as long as in lesson 4.2: 149 pairs
 
 
 def one_hot(tokens): return F.one_hot(tokens[:-1], 4).float(), tokens[1:]
@@ -43,7 +43,7 @@ NETS = {"Embedding(4,1)-Tanh-Linear, 399 rows, 50 epochs": (embedding, letters[:
         **{f"{kind.__name__}(4,{h})-Linear, {len(x)-1} steps, 100 epochs": (partial(net, kind, h), *one_hot(x), 100, 1,
                                                                             3)
            for kind, h, x in ((nn.RNN, 3, states), (nn.RNN, 8, states), (nn.LSTM, 16, coin), (nn.GRU, 16, coin))}}
-ALL_OF_4_1 = "all of row 4.1: RNN, H = 3, 4, 8, 500 epochs"
+ALL_OF_4_1 = "all of lesson 4.1: RNN, H = 3, 4, 8, 500 epochs"
 
 
 def wait():
@@ -65,19 +65,7 @@ def together(name):
 def nested(name):
     "The loop over starts, and in it the loop over epochs."
     make_model, x, y, epochs, starts, _ = NETS[name]
-    x, y, losses = x.to(device), y.to(device), []
-    for seed in range(starts):
-        torch.manual_seed(seed)
-        model = make_model().to(device)
-        optimizer, own = torch.optim.Adam(model.parameters(), lr=0.1), []
-        for _ in range(epochs):
-            loss = loss_func(model(x), y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            own.append(loss.detach())
-        losses.append(torch.stack(own).tolist())
-    wait()
+    one_by_one(make_model, loss_func, x, y, epochs, starts, device)
 
 
 def quiet(f, name):
