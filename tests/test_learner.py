@@ -124,7 +124,7 @@ def on_cpu():
 
 # The same numbers
 
-def test_published_row_4_4():
+def test_the_published_losses_of_number_words():
     pairs = next_token_pairs(number_words())
     lrnr = fitted(10, one_hot(pairs.x), codes(pairs.y), Words(), nn.CrossEntropyLoss(), lr=0.1)
     row = published("4.4")

@@ -76,7 +76,7 @@ def test_set_weights_bad_input_changes_nothing(values, message):
     for p, q in zip(net.parameters(), before): assert torch.equal(p, q)
 
 
-def test_row_2_4_two_bumps_add_up():
+def test_two_bumps_add_up():
     x = torch.linspace(-10, 10, 200)[:, None]
     def bump(b1, w2, b2): return set_weights(mlp(1, 2, 1, act=nn.Sigmoid), [-5, 5], b1, w2, b2)
     left, right = bump([0, 20], [1, 1], -1), bump([20, 0], [2.5, 2.5], -2.5)
@@ -116,7 +116,7 @@ def test_staircase_bad_input(f, message):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 3), st.integers(0, 99))
-def test_row_2_5_bumps_equal_sigmoids(k, m, j, seed):
+def test_bumps_equal_sigmoids(k, m, j, seed):
     torch.manual_seed(seed)
     net = mlp(k, m, j, act=Bump).double()
     other = bumps_as_sigmoids(net)
@@ -151,7 +151,7 @@ def test_seqnet_with_embedding_and_batch_first():
     assert net(torch.zeros(5, 9, dtype=torch.long)).shape == (5, 9, 6)
 
 
-def test_row_4_4_first_loss_and_order_of_the_layers():
+def test_first_loss_and_order_of_the_layers():
     p = published("4.4")
     df = next_token_pairs(number_words())
     x, y = one_hot(df.x), codes(df.y)
@@ -162,7 +162,7 @@ def test_row_4_4_first_loss_and_order_of_the_layers():
                                atol=p["tolerance"])
 
 
-def test_row_4_5_published():
+def test_the_published_losses_of_hi_hello():
     p = published("4.5")
     x = one_hot(next_token_pairs(hello()).x)
     torch.manual_seed(p["seed"])

@@ -217,7 +217,7 @@ def test_every_weight_is_drawn(sizes, bias):
     assert len(draw_network(model, "nodes").lines) == sum(a*b for a, b in zip(sizes, sizes[1:]))
 
 
-def test_row_1_1_three_diagrams_of_one_model():
+def test_three_diagrams_of_one_model():
     d = draw_network(nn.Linear(2, 1, bias=False), "weights", names=["(1, x)", "ŷ"], inputs=["1", "x"],
                      weights=["w₀", "w₁"])
     assert {o.text for o in d.nodes} == {"1", "x", "w₀", "w₁", "ŷ", "(1, x)"}

@@ -44,7 +44,7 @@ def test_defaults_are_small_and_fastais_are_one_argument_away():
     assert (big.rnn_regularizer.alpha, big.rnn_regularizer.beta) == (2, 1)
 
 
-def test_row_4_10_fine_tune_trains_both_phases():
+def test_fine_tune_trains_both_phases():
     torch.manual_seed(0)
     lrnr = lm_learner(human_numbers(25), seq_len=5, bs=16)
     before = lrnr.validate()[0]
