@@ -39,9 +39,9 @@ test: test-nbs test-py
 test-nbs: $(VENV)/.installed-dev
 	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/nbdev-test --skip-folder-re lessons --n-workers 2 --timing
 
-# The longest files first: one worker has them while the other goes through the rest
+# In which order: tests/conftest.py
 test-py: $(VENV)/.installed-dev
-	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_tour.py tests/test_notebook.py tests
+	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-long: export FASTCOURSE_TEST_LONG = 1
 test-long: test-nbs test-py
@@ -53,10 +53,11 @@ test-cpus: $(VENV)/.installed-dev
 test-lowest:
 	@$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
-# make export       write fastcourse/*.py from the notebooks
+# make export       write fastcourse/*.py from the notebooks, and the lessons into the package
 export: $(VENV)/.installed-dev
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
+	$(BIN)/python -c "from fastcourse.editions import pack_lessons; pack_lessons('nbs/lessons', 'images/materials')"
 
 # make lessons      run every lesson and store its output, pictures included
 lessons: $(VENV)/.installed-dev

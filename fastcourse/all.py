@@ -11,6 +11,7 @@ with late_imports():
     from fastai.text.all import *
     from fastai.vision.all import *
 from .core import *
+from .language import *
 from .data import *
 from .scenes import *
 from .nets import *
@@ -44,6 +45,8 @@ from .cam import *
 from .cam_metrics import *
 from .cascade import *
 from .exercises import *
+from .editions import write_lessons
+from .grading import grade
 from .play import *
 from .page import *
 

@@ -11,24 +11,26 @@ from torch import Tensor, nn
 from .data import bent_line, pure_noise
 from .exercises import Exercise
 from .inside import count_parameters, predictions
+from .language import say
 
 # %% ../nbs/exercises/lesson1.ipynb #e1000006
 def bent_by_hand(net:nn.Module) -> str:
     "A network of four weights that is the bent line without noise."
-    if (n := count_parameters(net)) != 4: return f"This network has {n} parameters; asked is one of four."
+    if (n := count_parameters(net)) != 4: return say("This network has {n} parameters; asked is one of four.", n=n)
     data = bent_line()
     off = (predictions(net, data.x).cpu() - data.truth)[:,0].abs()
-    left, right = off[data.x[:,0] < 0].max().item(), off[data.x[:,0] >= 0].max().item()
-    wrong = [name for name, o in (('left', left), ('right', right)) if not o < 1e-4]
-    return f"On the {' and the '.join(wrong)} side it is not the line without noise." if wrong else ''
+    left, right = (bool(not off[side].max() < 1e-4) for side in (data.x[:,0] < 0, data.x[:,0] >= 0))
+    if left and right: return say("On the left and the right side it is not the line without noise.")
+    if left: return say("On the left side it is not the line without noise.")
+    return say("On the right side it is not the line without noise.") if right else ''
 
 # %% ../nbs/exercises/lesson1.ipynb #e1000007
 def memorised(net:nn.Module) -> str:
     "A network of 500 steep nodes whose loss on the pure noise is below 0.4."
-    if (n := count_parameters(net)) != 1501: return f"This network has {n} parameters; asked is one of 1501."
+    if (n := count_parameters(net)) != 1501: return say("This network has {n} parameters; asked is one of 1501.", n=n)
     data = pure_noise()
     loss = ((data.y - predictions(net, data.x).cpu())**2).mean().item()
-    return '' if loss < 0.4 else f"Its loss is {loss:.2f}."
+    return '' if loss < 0.4 else say("Its loss is {loss:.2f}.", loss=loss)
 
 # %% ../nbs/exercises/lesson1.ipynb #e1000008
 # weights before and after the nodes, and whether both sides get a node in the end; none nearly equal
@@ -41,18 +43,21 @@ def foresees(will_succeed) -> str:
     "A function that says from the first weights of a network without biases whether it will fit the bent line."
     for w1, w2, right in starts:
         said = will_succeed(torch.tensor(w1), torch.tensor(w2))
-        if said is ...: return "The function still gives ... back."
-        if bool(said) != right: return f"For w1 = {w1} and w2 = {w2} it says {bool(said)}; the training says {right}."
+        if said is ...: return say("The function still gives ... back.")
+        if bool(said) != right:
+            return say("For w1 = {w1} and w2 = {w2} it says {said}; the training says {right}.", w1=w1, w2=w2,
+                       said=bool(said), right=right)
     return ''
 
 # %% ../nbs/exercises/lesson1.ipynb #e100000b
 def intervals_apart(table) -> str:
     "Intervals of the success rate without and with biases that stand apart, near what 1000 starts gave."
     try: (low, high), (low2, high2) = table.loc[['without', 'with'], ['low', 'high']].to_numpy().tolist()
-    except KeyError: return "The table needs the rows without and with, and the columns low and high."
-    if not (low < high and low2 < high2): return "In each row, low must be below high."
-    if abs(low + high - 2*0.48) > 0.12 or abs(low2 + high2 - 2*0.59) > 0.12: return "Many starts give other rates."
-    return '' if high < low2 else "The two intervals overlap: take more starts."
+    except KeyError: return say("The table needs the rows without and with, and the columns low and high.")
+    if not (low < high and low2 < high2): return say("In each row, low must be below high.")
+    if abs(low + high - 2*0.48) > 0.12 or abs(low2 + high2 - 2*0.59) > 0.12:
+        return say("Many starts give other rates.")
+    return '' if high < low2 else say("The two intervals overlap: take more starts.")
 
 # %% ../nbs/exercises/lesson1.ipynb #e100000d
 exercises = [
@@ -73,7 +78,7 @@ Exercise('1.1', stars=2,
     hints=('For each sentence look at one row of the table, or at the code of one model.',
            'Somebody whom you left out is right, too. Compare the number of model (2) with the mean'
             ' of y.'),
-    wrong={"answer = 'a, b, d, e'": 'the printed key, which forgets the sentence about model (2)',
+    wrong={"answer = 'a, b, d, e'": 'forgets the sentence about model (2)',
            "answer = 'a, b, c, d'": 'takes more parameters for more power'}),
 Exercise('1.2',
     question='How many parameters has `mlp(1, 500, 1)`, with its biases? Count before you let the '
@@ -248,7 +253,7 @@ SGD, learning rate 0.1, 300 epochs, a success is a loss of at most 0.15) until t
 stand apart. `answer` is a table: rows `without` and `with`, columns `low` and `high`.""",
     starter="""data = bent_line()
 # starts = train_replicas(lambda: mlp(1, 2, 1), data.x, data.y, nn.MSELoss(), n=…, epochs=300, lr=0.1, opt='sgd')
-# starts.success_rate(0.15)
+# starts.success_rate(0.15)         # has .rate, and its 95 % interval as .low and .high
 answer = ...""",
     solution="""data = bent_line()
 rows = {}
@@ -261,7 +266,7 @@ answer = pd.DataFrame(rows).T""",
     right=intervals_apart,
     hints=('The width of an interval falls with the square root of the number of starts: four times'
             ' as many starts halve it.',
-           'Some hundred starts are not enough. Try a thousand.'),
+           'With two or three hundred they may still overlap. Try a thousand.'),
     wrong={"""i = ['without', 'with']
 answer = pd.DataFrame({'low': [.36, .46], 'high': [.55, .65]}, index=i)""": '100 starts overlap',
            """i = ['without', 'with']
@@ -273,8 +278,8 @@ Exercise('1.12',
         'b': 'The cubic regression is a linear model.',
         'c': 'A hundred times as many epochs would free the network that is stuck in section 1.6.',
         'd': 'Of two networks, the one with the smaller training loss is nearer to the truth.',
-        'e': 'A line through the points can be drawn by model (5) exactly if it can be drawn by '
-             'model (1).'},
+        'e': 'Every line that model (5) can draw, model (1) can draw as well, and the other way '
+             'round.'},
     right={'b', 'e'},
     hints=('Which of them were shown wrong by a picture or a table of this lesson?',
            'Two are true.'),

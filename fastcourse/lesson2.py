@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from .data import digits37
 from .exercises import Exercise
+from .language import say
 
 # %% ../nbs/exercises/lesson2.ipynb #67f0b8f7
 def _says(f, x:Tensor) -> Tensor|str:
     "The numbers that a network or function gives for x, shape (n, k); a sentence where they are no column of numbers."
-    if not callable(f): return "The answer must be a network, or a function of x."
+    if not callable(f): return say("The answer must be a network, or a function of x.")
     with torch.no_grad(): y = f(x)
     if not isinstance(y, Tensor) or y.numel() != len(x):
-        return f"For {len(x)} inputs it must give {len(x)} numbers, as a tensor of shape ({len(x)}, 1)."
+        return say("For {n} inputs it must give {n} numbers, as a tensor of shape ({n}, 1).", n=len(x))
     return y.reshape(-1)
 
 def _near(f, x:Tensor, right:Tensor, tol:float) -> str:
@@ -28,33 +29,37 @@ def _near(f, x:Tensor, right:Tensor, tol:float) -> str:
     i = int(error.argmax())
     if error[i] <= tol: return ''
     at = ', '.join(f'{o:g}' for o in x[i].tolist())
-    return f"At x = {at} it gives {y[i]:.3f}; it must give {right.reshape(-1)[i]:.3f}."
+    return say("At x = {at} it gives {y:.3f}; it must give {right:.3f}.", at=at, y=y[i].item(),
+               right=right.reshape(-1)[i].item())
+
+def _no_network() -> str: return say("The answer must be a network (a torch module).")
 
 def _wide_bump(net) -> str:
     "Is the answer 3 between 1 and 4 and 0 elsewhere, made from two sigmoids?"
-    if not isinstance(net, nn.Module): return "The answer must be a network (a torch module)."
+    if not isinstance(net, nn.Module): return _no_network()
     if sum(p.numel() for p in net.parameters()) != 7:
-        return "The network must be Linear(1,2)-Sigmoid-Linear(2,1): 7 parameters."
+        return say("The network must be Linear(1,2)-Sigmoid-Linear(2,1): 7 parameters.")
     x = torch.tensor([-20., -2., 0.5, 1.5, 2.5, 3.5, 4.5, 7., 20.])[:,None]
     return _near(net, x, torch.tensor([0., 0, 0, 3, 3, 3, 0, 0, 0]), 0.05)
 
 def _polyline(f) -> str:
     "Does f(xs, ys) give a network with one hidden layer of ReLU that is the line through the points?"
     if not callable(f) or isinstance(f, nn.Module):
-        return "The answer must be a function, without brackets: answer = polyline."
+        return say("The answer must be a function, without brackets: answer = polyline.")
     for xs,ys in (([0., 1., 2.], [0., 2., 1.]), ([-2., -1., 0.5, 3.], [1., -1., 4., 4.]),
                   ([1., 1.5, 4., 6., 7.], [3., 0., -2., 5., -1.])):
         xs,ys = torch.tensor(xs),torch.tensor(ys)
         net = f(xs, ys)
-        if not isinstance(net, nn.Module): return "Your function must give a network (a torch module)."
+        if not isinstance(net, nn.Module): return say("Your function must give a network (a torch module).")
         kinds = [type(o) for o in net.modules()]
         if nn.ReLU not in kinds or kinds.count(nn.Linear) != 2:
-            return "The network must be Linear-ReLU-Linear."
+            return say("The network must be Linear-ReLU-Linear.")
         if next(net.parameters()).shape[0] > len(xs):
-            return f"For {len(xs)} points it has more than {len(xs)} hidden nodes."
+            return say("For {n} points it has more than {n} hidden nodes.", n=len(xs))
         middle = (xs[1:] + xs[:-1])/2
         wrong = _near(net, torch.cat([xs, middle])[:,None], torch.cat([ys, (ys[1:] + ys[:-1])/2]), 1e-3)
-        if wrong: return f"For the points {list(zip(xs.tolist(), ys.tolist()))}: {wrong}"
+        if wrong:
+            return say("For the points {points}: {wrong}", points=list(zip(xs.tolist(), ys.tolist())), wrong=wrong)
     return ''
 
 def _tower(f) -> str:
@@ -67,31 +72,33 @@ def _tower(f) -> str:
 
 def _safe_loss(f) -> str:
     "Is f(out, y) the binary cross entropy, also for large outputs, and does its gradient live there?"
-    if not callable(f): return "The answer must be a function, without brackets: answer = bce."
+    if not callable(f): return say("The answer must be a function, without brackets: answer = bce.")
     for top in (3., 30., 300.):
         out = torch.linspace(-top, top, 8, requires_grad=True)              # without 0, where |out| has a corner
         y = torch.tensor([0., 1, 0, 1, 1, 0, 0, 1])
         right = binary_cross_entropy_with_logits(out, y)
         loss = f(out, y)
-        if not isinstance(loss, Tensor) or loss.numel() != 1: return "Your function must give one number, the mean."
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            return say("Your function must give one number, the mean.")
         if not torch.isclose(loss, right, rtol=1e-3, atol=0):
-            return f"For outputs up to {top:g} it gives {loss.item():.4g}; it must give {right.item():.4g}."
+            return say("For outputs up to {top:g} it gives {loss:.4g}; it must give {right:.4g}.", top=top,
+                       loss=loss.item(), right=right.item())
         mine,real = (torch.autograd.grad(o, out)[0] for o in (loss, right))
         if not torch.allclose(mine, real, atol=1e-3):
-            return f"For outputs up to {top:g} the loss is right, but not its gradient."
+            return say("For outputs up to {top:g} the loss is right, but not its gradient.", top=top)
     return ''
 
 def _small_reader(net) -> str:
     "Has the network at most 500 parameters, and is it right for 95% of the test digits?"
-    if not isinstance(net, nn.Module): return "The answer must be a network (a torch module)."
+    if not isinstance(net, nn.Module): return _no_network()
     n = sum(p.numel() for p in net.parameters())
-    if n > 500: return f"The network has {n} parameters; at most 500 are allowed."
+    if n > 500: return say("The network has {n} parameters; at most 500 are allowed.", n=n)
     d = digits37()
     out = _says(net.cpu(), d.x_test)
     if isinstance(out, str): return out
     share = ((out > 0) == (d.y_test[:,0] == 1)).float().mean().item()
     if share >= 0.95: return ''
-    return f"By out > 0 it is right for {share:.1%} of the test digits; it must be 95% or more."
+    return say("By out > 0 it is right for {share:.1%} of the test digits; it must be 95% or more.", share=share)
 
 # %% ../nbs/exercises/lesson2.ipynb #8a76fe6b
 exercises = [

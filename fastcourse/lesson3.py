@@ -8,68 +8,75 @@ import math, string
 import numpy as np, torch
 from torch import nn
 from .exercises import Exercise
+from .language import say
 
 # %% ../nbs/exercises/lesson3.ipynb #55104c2e
 def _tries(net, letters:str) -> str:
     "What is wrong with a network that shall say the next letter of `letters`, round and round; '' where nothing is."
     n = len(letters)
-    if not isinstance(net, nn.Module): return "The answer must be a network (a torch module)."
+    if not isinstance(net, nn.Module): return say("The answer must be a network (a torch module).")
     with torch.no_grad(): out = net(torch.arange(n))
-    if out.shape != (n, n): return f"For {n} codes the outputs must have the shape ({n}, {n}), not {tuple(out.shape)}."
+    if out.shape != (n, n):
+        return say("For {n} codes the outputs must have the shape ({n}, {n}), not {shape}.", n=n,
+                   shape=tuple(out.shape))
     P = out.softmax(1)[range(n), [*range(1, n), 0]]
     i = int(P.argmin())
     if P[i] > 0.5: return ''
-    return f"After {letters[i]} the right letter has P = {P[i]:.2f} only; it must have more than 0.5."
+    return say("After {letter} the right letter has P = {p:.2f} only; it must have more than 0.5.", letter=letters[i],
+               p=P[i].item())
 
 def _corners(net) -> str:
     "Is `net` an Embedding(4,2)-Tanh-Linear(2,4) that is right for 'abcd', with a loss below 0.01?"
     wrong = _tries(net, 'abcd')
     if wrong: return wrong
     with torch.no_grad(): loss = nn.functional.cross_entropy(net(torch.arange(4)), torch.tensor([1, 2, 3, 0]))
-    if sum(p.numel() for p in net.parameters()) != 20: return "The network must have 20 parameters: 8 + 8 + 4."
-    return '' if loss < 0.01 else f"All four letters are right, but the loss is {loss:.4f}; it must be below 0.01."
+    if sum(p.numel() for p in net.parameters()) != 20: return say("The network must have 20 parameters: 8 + 8 + 4.")
+    if loss < 0.01: return ''
+    return say("All four letters are right, but the loss is {loss:.4f}; it must be below 0.01.", loss=loss.item())
 
 def _line_net(f) -> str:
     "Does `f(n)` give a network with one node that is right for n letters, for n from 2 to 10?"
-    if not callable(f): return "The answer must be a function of n, without brackets: answer = line_net."
+    if not callable(f): return say("The answer must be a function of n, without brackets: answer = line_net.")
     for n in range(2, 11):
         net = f(n)
         wrong = _tries(net, string.ascii_lowercase[:n])
-        if wrong: return f"n = {n}: {wrong}"
+        if wrong: return say("n = {n}: {wrong}", n=n, wrong=wrong)
         if sum(p.numel() for p in net.parameters()) > 3*n:
-            return f"n = {n}: the network has more than 3n parameters; only one node is allowed."
+            return say("n = {n}: the network has more than 3n parameters; only one node is allowed.", n=n)
     return ''
 
 def _floor(f) -> str:
     "Does `f(text)` give the mean of -log(share of the next letter among all that follow this letter)?"
-    if not callable(f): return "The answer must be a function of a text, without brackets: answer = floor."
+    if not callable(f): return say("The answer must be a function of a text, without brackets: answer = floor.")
     by_hand = {'abcabcabc': 0., 'acbc'*50 + 'a': math.log(2)/2, 'aab': math.log(2),
                'abacab': 3/5*math.log(3) - 2/5*math.log(2), '나나가': math.log(2)}
     for text, right in by_hand.items():
         got = float(f(text))
-        if not abs(got - right) < 1e-4:
-            size = 'large' if got > right else 'small'
-            return f"For the text {text[:12]!r} your function gives {got:.4f}, which is too {size}."
+        if abs(got - right) < 1e-4: continue
+        values = dict(text=repr(text[:12]), got=got)
+        if got > right: return say("For the text {text} your function gives {got:.4f}, which is too large.", **values)
+        return say("For the text {text} your function gives {got:.4f}, which is too small.", **values)
     return ''
 
 _groups = [{'개', '고양이', '소'}, {'밥', '고기', '풀'}, {'먹는다', '찾는다'}]
 
 def _neighbours(nearest) -> str:
     "Is the nearest neighbour of each animal an animal, of each food a food, and of each verb a verb?"
-    if not isinstance(nearest, dict): return "The answer must be a dict: word → nearest word."
+    if not isinstance(nearest, dict): return say("The answer must be a dict: word → nearest word.")
     for group in _groups:
         for word in sorted(group):
-            if word not in nearest: return f"The word {word!r} is missing in your dict."
-            if nearest[word] == word: return f"The nearest word of {word!r} must be another word."
+            if word not in nearest: return say("The word {word} is missing in your dict.", word=repr(word))
+            if nearest[word] == word: return say("The nearest word of {word} must be another word.", word=repr(word))
             if nearest[word] not in group:
-                return f"The nearest word of {word!r} is {nearest[word]!r} in your dict, which has another job."
+                return say("The nearest word of {word} is {near} in your dict, which has another job.", word=repr(word),
+                           near=repr(nearest[word]))
     return ''
 
 def _most(answer) -> str:
-    "A number of starts that fits what 8 sets of 25 seeds gave: 20 to 25."
+    "A number of starts that fits what 13 sets of 25 seeds gave: 20 to 25."
     number = np.asarray(answer, dtype=float)        # a column of a table with one row will do, too
-    if number.size != 1: return "The answer must be one number of starts."
-    return '' if 16 <= number.item() <= 25 else "25 starts of this network give another number."
+    if number.size != 1: return say("The answer must be one number of starts.")
+    return '' if 16 <= number.item() <= 25 else say("25 starts of this network give another number.")
 
 # %% ../nbs/exercises/lesson3.ipynb #6a542e98
 exercises = [
@@ -200,8 +207,8 @@ import math
 answer = math.log(3)/2''': "three letters"}),
     Exercise('3.6', stars=2,
         question='Leave out tanh: Embedding(4,1)-Linear(1,4). Train 25 starts on "abcd" for 50 epochs, as in 3.7 '
-                 "(learning rate 0.1, same threshold). How many of the 25 succeed? Before you run: more or fewer "
-                 "than with tanh? What is tanh good for, then?",
+                 "(learning rate 0.1, same threshold). Guess before you run: no start at all, as with tanh, about "
+                 "half, or nearly all? How many of the 25 succeed?",
         starter='''\
 settings_no_tanh = {'1 node, no tanh': ...}   # a function that builds the network
 # compare_replicas(settings_no_tanh, x4, y4, ...)

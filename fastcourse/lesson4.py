@@ -9,6 +9,7 @@ __all__ = ['exercises']
 import torch
 from torch import nn
 from .exercises import Exercise
+from .language import say
 
 # %% ../nbs/exercises/lesson4.ipynb #b723b1ff
 def _is_gru(f) -> str:
@@ -20,45 +21,48 @@ def _is_gru(f) -> str:
             right, _ = gru(X)
             mine = torch.as_tensor(f(X, gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0))
         if mine.shape != right.shape:
-            return f"Your states have the shape {tuple(mine.shape)}; those of nn.GRU have {tuple(right.shape)}."
+            return say("Your states have the shape {mine}; those of nn.GRU have {right}.",
+                       mine=tuple(mine.shape), right=tuple(right.shape))
         if not torch.allclose(mine, right, rtol=0, atol=1e-5):
             step = int(((mine - right).abs().amax(1) > 1e-5).nonzero()[0])
-            return f"Your states differ from those of nn.GRU, first at step {step+1} of {len(X)}."
+            return say("Your states differ from those of nn.GRU, first at step {step} of {steps}.",
+                       step=step+1, steps=len(X))
     return ''
 
 # %% ../nbs/exercises/lesson4.ipynb #0fb541bb
 def _three_shapes(answer) -> str:
     "The shapes of output and state of exercise 4.7."
     try: given = [tuple(int(n) for n in o) for o in answer]
-    except (TypeError, ValueError): return "Give two shapes, as in answer = ((1, 2, 3), (4, 5, 6))."
-    if len(given) != 2: return f"You gave {len(given)} shapes; two are asked, that of the output and that of h_T."
+    except (TypeError, ValueError): return say("Give two shapes, as in answer = ((1, 2, 3), (4, 5, 6)).")
+    if len(given) != 2:
+        return say("You gave {n} shapes; two are asked, that of the output and that of h_T.", n=len(given))
     for name, mine, right in zip(('output', 'h_T'), given, ((4, 11, 14), (6, 4, 7))):
-        if mine != right: return f"The shape of {name} is another one."
+        if mine != right: return say("The shape of {name} is another one.", name=name)
     return ''
 
 def _remembers(rnn) -> str:
     "Does an nn.RNN(3, 1) still know after 100 dots whether A or B came first?"
     if type(rnn) is not nn.RNN or (rnn.input_size, rnn.hidden_size) != (3, 1):
-        return "Give an nn.RNN(3, 1)."
+        return say("Give an nn.RNN(3, 1).")
     with torch.no_grad():
         last = {}
         for letter in (0, 1):
             x = nn.functional.one_hot(torch.tensor([letter] + [2]*100), 3).float()
             last['AB'[letter]] = rnn(x)[1].item()
     if last['A'] > 0.5 and last['B'] < -0.5: return ''
-    return f"After 100 dots the state is {last['A']:.2f} for A and {last['B']:.2f} for B."
+    return say("After 100 dots the state is {A:.2f} for A and {B:.2f} for B.", **last)
 
 # %% ../nbs/exercises/lesson4.ipynb #dcd7d913
 def _knows_the_question_mark(answer) -> str:
     "Does the second piece begin with what the first one leaves behind? `answer` is (lstm, linear)."
     try: lstm, linear = answer
-    except (TypeError, ValueError): return "Give two layers: answer = lstm, linear."
+    except (TypeError, ValueError): return say("Give two layers: answer = lstm, linear.")
     def X(text): return nn.functional.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()
     with torch.no_grad():
         _, state = lstm(X('hi!hi!hi'))
         P = linear(lstm(X('hi'), state)[0]).softmax(-1)[-1]
     if P[1] > 0.9: return ''
-    return f"With the state of the first piece, P of ? after the next 'hi' is {P[1]:.2f}; it should be near 1."
+    return say("With the state of the first piece, P of ? after the next 'hi' is {P:.2f}; it should be near 1.", P=P[1].item())
 
 # %% ../nbs/exercises/lesson4.ipynb #769e6605
 exercises = [
@@ -193,16 +197,16 @@ an `nn.RNN(3, 1)` **by hand**, without training. The letters are one-hot codes o
         question="""Section 4.8 cut a text into `hi!hi!hi!` and `hi?hi?hi?`, and both pieces began from a zero state. Train the same
 network again for 100 epochs, but let the second piece begin from the state at the **end of the first** (in each epoch).
 Give your layers as `answer = lstm, linear`. What do you expect at the first `hi` of the second piece?""",
-        starter="def X(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()\ndef Y(text): return torch.tensor(['!?hi'.index(o) for o in text])\n\ntorch.manual_seed(43052)\nlstm, linear = nn.LSTM(4, 10), nn.Linear(10, 4)\nopt = torch.optim.Adam([*lstm.parameters(), *linear.parameters()], lr=0.1)\nfor epoch in range(100):\n    h1, state = lstm(X('hi!hi!hi'))      # the first piece; what follows it is Y('i!hi!hi!')\n    ...                                  # the second: X('hi?hi?hi') and Y('i?hi?hi?')\n\nanswer = ...  # answer = lstm, linear",
-        solution="""def X(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()
-def Y(text): return torch.tensor(['!?hi'.index(o) for o in text])
+        starter="def x_of(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()\ndef y_of(text): return torch.tensor(['!?hi'.index(o) for o in text])\n\ntorch.manual_seed(43052)\nlstm, linear = nn.LSTM(4, 10), nn.Linear(10, 4)\nopt = torch.optim.Adam([*lstm.parameters(), *linear.parameters()], lr=0.1)\nfor epoch in range(100):\n    h1, state = lstm(x_of('hi!hi!hi'))      # the first piece; what follows it is y_of('i!hi!hi!')\n    ...                                  # the second: x_of('hi?hi?hi') and y_of('i?hi?hi?')\n\nanswer = ...  # answer = lstm, linear",
+        solution="""def x_of(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()
+def y_of(text): return torch.tensor(['!?hi'.index(o) for o in text])
 torch.manual_seed(43052)
 lstm, linear = nn.LSTM(4, 10), nn.Linear(10, 4)
 opt = torch.optim.Adam([*lstm.parameters(), *linear.parameters()], lr=0.1)
 for epoch in range(100):
-    h1, state = lstm(X('hi!hi!hi'))
-    h2, _ = lstm(X('hi?hi?hi'), state)
-    loss = F.cross_entropy(linear(h1), Y('i!hi!hi!')) + F.cross_entropy(linear(h2), Y('i?hi?hi?'))
+    h1, state = lstm(x_of('hi!hi!hi'))
+    h2, _ = lstm(x_of('hi?hi?hi'), state)
+    loss = F.cross_entropy(linear(h1), y_of('i!hi!hi!')) + F.cross_entropy(linear(h2), y_of('i?hi?hi?'))
     loss.backward()
     opt.step()
     opt.zero_grad()
@@ -210,13 +214,13 @@ answer = lstm, linear""",
         right=_knows_the_question_mark,
         hints=("nn.LSTM takes the state as its second argument: lstm(x, state).",
                "Add the two losses, then backward() once: the gradient flows back across the cut."),
-        wrong={"""def X(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()
-def Y(text): return torch.tensor(['!?hi'.index(o) for o in text])
+        wrong={"""def x_of(text): return F.one_hot(torch.tensor(['!?hi'.index(o) for o in text]), 4).float()
+def y_of(text): return torch.tensor(['!?hi'.index(o) for o in text])
 torch.manual_seed(43052)
 lstm, linear = nn.LSTM(4, 10), nn.Linear(10, 4)
 opt = torch.optim.Adam([*lstm.parameters(), *linear.parameters()], lr=0.1)
 for epoch in range(100):
-    loss = F.cross_entropy(linear(lstm(X('hi!hi!hi'))[0]), Y('i!hi!hi!')) + F.cross_entropy(linear(lstm(X('hi?hi?hi'))[0]), Y('i?hi?hi?'))
+    loss = F.cross_entropy(linear(lstm(x_of('hi!hi!hi'))[0]), y_of('i!hi!hi!')) + F.cross_entropy(linear(lstm(x_of('hi?hi?hi'))[0]), y_of('i?hi?hi?'))
     loss.backward()
     opt.step()
     opt.zero_grad()

@@ -11,42 +11,47 @@ from torch import Tensor
 from .core import wilson_interval
 from .data import iris
 from .exercises import Exercise
+from .language import say
 
 # %% ../nbs/exercises/lesson5.ipynb #ee269270
 def _is_cam(f) -> str:
     "Does `f(features, W)` give the maps of all classes? Compared place by place with the sum written as a product."
-    if not callable(f): return "Your answer is no function; give `my_cam` itself, without calling it."
+    if not callable(f):
+        return say("Your answer is no function; give {name} itself, without calling it.", name="`my_cam`")
     gen = torch.Generator().manual_seed(0)
     features,W = torch.randn(2, 5, 3, 4, generator=gen),torch.randn(3, 5, generator=gen)
     maps = f(features, W)
-    if not isinstance(maps, Tensor): return f"Your function gives a {type(maps).__name__}; asked is a tensor."
+    if not isinstance(maps, Tensor):
+        return say("Your function gives {kind}; asked is a tensor.", kind=type(maps).__name__)
     if maps.shape != (2, 3, 3, 4):
-        return (f"For features (2, 5, 3, 4) and W (3, 5) your maps have the shape {tuple(maps.shape)}; asked is "
-                "(2, 3, 3, 4).")
+        return say("For features (2, 5, 3, 4) and W (3, 5) your maps have the shape {shape}; asked is (2, 3, 3, 4).",
+                   shape=tuple(maps.shape))
     if not torch.allclose(maps.mean((2, 3)), features.mean((2, 3)) @ W.T, atol=1e-4):
-        return "The mean of your map over the places is not the output of the head."
+        return say("The mean of your map over the places is not the output of the head.")
     if not torch.allclose(maps[1, 2, 2, 3], features[1, :, 2, 3] @ W[2], atol=1e-4):
-        return "The mean is right, but not every place."
+        return say("The mean is right, but not every place.")
     return ''
 
 # %% ../nbs/exercises/lesson5.ipynb #cfe1fc7c
 def _is_game(f) -> str:
     "Does `f(map_, box, stride)` say whether the centre of the highest cell lies in the box?"
-    if not callable(f): return "Your answer is no function; give `hit` itself, without calling it."
+    if not callable(f):
+        return say("Your answer is no function; give {name} itself, without calling it.", name="`hit`")
     map_ = torch.zeros(4, 6)
     map_[1, 4] = 1. # its centre: x 36, y 12
     cases = {(32, 8, 40, 16): True, (8, 32, 16, 40): False, (0, 0, 6, 6): False, (37, 8, 40, 16): False,
              (32, 13, 40, 16): False}
     for box,inside in cases.items():
         if bool(f(map_, box, 8)) != inside:
-            return (f"In a map (4, 6) with stride 8 the highest cell is in row 1, column 4. For the box {box} your "
-                    f"function says {not inside}.")
+            return say("In a map (4, 6) with stride 8 the highest cell is in row 1, column 4 (counted from 0). For the box "
+                       "{box} your function says {answer}.", box=box, answer=not inside)
     return ''
 
 # %% ../nbs/exercises/lesson5.ipynb #960bd50e
 def _is_alarm(f) -> str:
     "Does `f(maps)` give the share of the pictures whose highest cell is the most common one?"
-    if not callable(f): return "Your answer is no function; give `same_place` itself, without calling it."
+    if not callable(f):
+        return say("Your answer is no function; give {name} itself, without calling it.", name="`same_place`")
     def peaks(*places):
         maps = torch.zeros(len(places), 3, 4)
         for i,(row,column) in enumerate(places): maps[i, row, column] = 1.+i # the heights say nothing
@@ -55,36 +60,41 @@ def _is_alarm(f) -> str:
     for share,places in cases.items():
         found = float(f(peaks(*places)))
         if abs(found-share) > 1e-4:
-            return f"For {len(places)} maps with the highest cells {places} your function gives {found:.3g}."
+            return say("For {n} maps with the highest cells {places} your function gives {found:.3g}.", n=len(places),
+                       places=places, found=found)
     return ''
 
 # %% ../nbs/exercises/lesson5.ipynb #3147c2ae
 def _are_errors(answer) -> str:
     "Are these the mean squared errors of the nearest line, plane, …? The singular values tell them without training."
     answer = torch.as_tensor(answer, dtype=torch.float64).flatten()
-    if len(answer) != 4: return f"You give {len(answer)} numbers; asked are four."
+    if len(answer) != 4: return say("You give {n} numbers; asked are four.", n=len(answer))
     X = torch.tensor(iris().iloc[:, :4].to_numpy(), dtype=torch.float64)
     left = torch.linalg.svdvals(X-X.mean(0))**2/X.numel()
     best = torch.stack([left[k:].sum() for k in (1, 2, 3, 4)])
-    if (answer < best-1e-4).any(): return "One of your errors is smaller than that of PCA, the smallest that there is."
+    if (answer < best-1e-4).any():
+        return say("One of your errors is smaller than that of PCA, the smallest that there is.")
     large = (answer > best+2e-3).nonzero()
-    if len(large): return f"The error for a middle of {int(large[0])+1} is too large."
+    if len(large): return say("The error for a middle of {k} is too large.", k=int(large[0])+1)
     return ''
 
 # %% ../nbs/exercises/lesson5.ipynb #49d79f20
 def _is_angle(f) -> str:
     "Does `f(A, B)` give the larger principal angle of two planes, in degrees?"
-    if not callable(f): return "Your answer is no function; give `angle` itself, without calling it."
+    if not callable(f):
+        return say("Your answer is no function; give {name} itself, without calling it.", name="`angle`")
     A = torch.eye(4)[:, :2]
     turn = torch.deg2rad(torch.tensor(30.))
     tilted = torch.stack([torch.eye(4)[0], torch.tensor([0., turn.cos(), turn.sin(), 0.])], 1) # shares a line with A
     mix = torch.tensor([[2., 1.], [-1., 3.]]) # other axes of the same plane
-    cases = {"the same plane with other axes": (A @ mix, 0.), "planes at right angles": (torch.eye(4)[:, 2:], 90.),
-             "planes that share a line, tilted by 30°": (tilted, 30.),
-             "the same tilted plane with other axes": (tilted @ mix, 30.)}
+    cases = {say("the same plane with other axes"): (A @ mix, 0.),
+             say("planes at right angles"): (torch.eye(4)[:, 2:], 90.),
+             say("planes that share a line, tilted by 30°"): (tilted, 30.),
+             say("the same tilted plane with other axes"): (tilted @ mix, 30.)}
     for what,(B,degrees) in cases.items():
         found = float(f(A, B))
-        if not abs(found-degrees) < 0.05: return f"For {what} your function gives {found:.2f}°."
+        if not abs(found-degrees) < 0.05:
+            return say("For {what} your function gives {found:.2f}°.", what=what, found=found)
     return ''
 
 # %% ../nbs/exercises/lesson5.ipynb #9f4fbc71

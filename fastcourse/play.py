@@ -6,7 +6,7 @@
 __all__ = ['play_bent_line', 'play_learning_rate', 'play_bump', 'play_staircase', 'play_letters', 'play_softmax', 'play_cam']
 
 # %% ../nbs/14_play.ipynb #630c9b26
-import io, math
+import io, math, reprlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -167,17 +167,31 @@ def play_staircase():
     return _sliders(draw, dict(m=('number of steps m', 10, 1, 100, 1), **names))
 
 # %% ../nbs/14_play.ipynb #6f57939b
+def _letters_of(lrnr, vocab) -> tuple[list[str], nn.Linear]:
+    "The letters as texts and the last layer, where they fit the network."
+    layers = list(module_of(lrnr).modules())
+    first, head = next((m for m in layers if isinstance(m, nn.Embedding)), None), layers[-1]
+    if not isinstance(head, nn.Linear) or head.in_features > 2:
+        raise InputError(f"play_letters needs a network that ends in a Linear layer over 1 or 2 nodes, not {head}.")
+    if first is None or not first.num_embeddings == head.out_features > 1:
+        raise InputError("play_letters needs a network with an Embedding at its start and, for each letter there, an "
+                         f"output at its end; this one has {first or 'no Embedding'} and {head}.")
+    try: names = [str(o) for o in vocab] if not isinstance(vocab, (set, frozenset)) else [] # a set has no order
+    except TypeError: names = []
+    if len(set(names)) < len(names) or len(names) != first.num_embeddings:
+        raise InputError(f"vocab={reprlib.repr(vocab)} must be {first.num_embeddings} different letters in the order "
+                         "of their codes, as vocabulary(text) gives them.")
+    return names, head
+
 def play_letters(
     lrnr, # Learner or module: letters -> embedding -> h (one or two nodes) -> Linear
     vocab, # The letters in the order of their codes
 ):
     """Move a letter on the line or plane of h, and see the P of all letters. Lessons 3.2 to 3.6.
 
-    Raises `InputError` for a network that has no Linear layer at its end, or more than two hidden nodes."""
-    vocab = [str(o) for o in vocab]
-    head = list(module_of(lrnr).modules())[-1]
-    if not isinstance(head, nn.Linear) or head.in_features > 2:
-        raise InputError(f"play_letters needs a network that ends in a Linear layer over 1 or 2 nodes, not {head}.")
+    A letter moves by at most twice the farthest place, and stays in the picture. Raises `InputError` for a network
+    that has no Embedding, no Linear layer at its end, or more than two hidden nodes, and for letters that do not fit."""
+    vocab, head = _letters_of(lrnr, vocab)
     codes = torch.arange(len(vocab), device=head.weight.device)
     table = layer_outputs(lrnr, codes, names=vocab)
     dim = head.in_features
@@ -185,7 +199,8 @@ def play_letters(
     limit = max(1.2, float(np.ceil(12*np.abs(places).max())/10))
     def draw(letter, **h):
         now = places.copy()
-        now[vocab.index(letter)] += [*h.values()]
+        i = vocab.index(letter)
+        now[i] = (now[i] + [*h.values()]).clip(-2*limit, 2*limit)
         with torch.no_grad(): P = head(torch.as_tensor(now).to(head.weight)).softmax(-1).cpu()
         figure, (ax, right) = _panels(2, 9, 3.4)
         y = now[:,1] if dim == 2 else -np.arange(len(vocab)) # on a line each letter has a height: none hides another
@@ -199,9 +214,9 @@ def play_letters(
         shown = layer_outputs(lrnr, codes, names=vocab)[['P']].copy()
         shown.loc[:, :] = P.numpy()
         show_matrix(shown, ax=right, fmt='.2f' if len(vocab) < 9 else None, title='P of the next letter')
-        best = P[vocab.index(letter)]
+        best = P[i]
         return figure, f"after '{letter}' comes '{vocab[int(best.argmax())]}' with P = {best.max():.2f}"
-    moves = {f'h{i+1}': (f'move h{"₁₂"[i] if dim == 2 else ""} by', 0., -limit, limit, 0.05) for i in range(dim)}
+    moves = {f'h{i+1}': (f'move h{"₁₂"[i] if dim == 2 else ""} by', 0., -2*limit, 2*limit, 0.05) for i in range(dim)}
     return _sliders(draw, dict(letter=('letter', vocab[0], vocab), **moves))
 
 # %% ../nbs/14_play.ipynb #69c8ad65
@@ -227,8 +242,11 @@ def play_cam(
 ):
     """The map of the predicted class over a picture: sliders for its opacity, a grey cover, and a move sideways.
 
-    Only a cover or a move asks the network again. Raises `InputError` as `cams` does. Lesson 5.7."""
-    from fastcourse.cam import cams, lay_over # late: they load fastai.vision
+    Only a cover or a move asks the network again. Raises `InputError` for what is no
+    Learner, and as `cams` does. Lesson 5.7."""
+    from fastcourse.cam import Learner, cams, lay_over # late: they load fastai.vision
+    if not isinstance(lrnr, Learner):
+        raise InputError(f"play_cam needs a Learner, as cam_learner(dls) gives it, not {type(lrnr).__name__}.")
     seen = cams(lrnr, [picture]).picture(0)
     height, width = seen.shape[:2]
     @lru_cache(maxsize=64)

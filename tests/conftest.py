@@ -1,5 +1,6 @@
 """No test has a network, nor its children, whoever starts pytest; hypothesis tries the same examples each time."""
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ OFFLINE = Path(__file__).parent/"offline"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(OFFLINE), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # read when torch is loaded; see nbs/12_main.ipynb
+# A script that starts pytest in the background lets it, and all its children, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 if Path(getattr(sys.modules.get("sitecustomize"), "__file__", "") or "").parent != OFFLINE:
     sys.path.insert(0, str(OFFLINE))
     sys.modules.pop("sitecustomize", None)
@@ -21,3 +24,11 @@ settings.register_profile("every time", derandomize=True, deadline=None, databas
 settings.register_profile("long", deadline=None, max_examples=500, print_blob=True,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("long" if LONG else "every time")
+
+# A file stays on one worker, for its fixtures (`pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in the Makefile).
+# What takes longest starts first, so that no worker is left alone with it at the end.
+LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_cli_streams", "test_play", "test_replicas"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda o: LONG_FIRST.index(o.path.stem) if o.path.stem in LONG_FIRST else len(LONG_FIRST))

@@ -1,40 +1,12 @@
 """`fastcourse train`, `cam` and `predict`: the way of a user as processes, what goes wrong in this one, for speed."""
 import json
-import os
-import subprocess
-import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from command import fastcourse, here, is_one_line
 from PIL import Image
 
-from fastcourse.cli import main
 from fastcourse.scenes import digit_scenes
-
-COMMAND = Path(sys.executable).parent/"fastcourse"
-
-
-def fastcourse(*argv, cwd=None):
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}  # notes are warnings
-    return subprocess.run([COMMAND, *map(str, argv)], capture_output=True, text=True, cwd=cwd, timeout=300, env=env)
-
-
-def here(capsys, *argv):
-    "The same in this process: exit code, output, errors."
-    capsys.readouterr()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")  # notes are warnings
-        try: main([str(o) for o in argv]); code = 0
-        except SystemExit as e: code = e.code
-    return subprocess.CompletedProcess(argv, code, *capsys.readouterr())
-
-
-def is_one_line(r, word):
-    assert r.returncode == 2, r.stderr
-    assert r.stderr.count("\n") == 1 and r.stderr.startswith("fastcourse: ") and word in r.stderr, r.stderr
-    assert "Traceback" not in r.stderr
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +56,7 @@ def test_predictions_as_a_table_and_as_json(there, monkeypatch, capsys):
     r = here(capsys, "predict", "model", *files)
     assert r.returncode == 0, r.stderr
     assert len(r.stdout.splitlines()) == len(files)
-    j = fastcourse("predict", "model", *files[:1], "nowhere.jpg", *files[1:], "--json", cwd=there)
+    j = here(capsys, "predict", "model", *files[:1], "nowhere.jpg", *files[1:], "--json")
     assert j.returncode == 0 and "nowhere.jpg" in j.stderr and j.stderr.count("\n") == 1
     *rows, bad = json.loads(j.stdout)
     assert bad["file"] == "nowhere.jpg" and "error" in bad

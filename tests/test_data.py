@@ -281,7 +281,7 @@ def test_mnist37_bad_sources(archive):
 
 
 @pytest.mark.parametrize("make", [digits37, lambda: mnist37(shared("mnist_png_37.tgz"))])
-def test_published_threes_and_sevens(make):
+def test_the_pictures_of_lessons_2_8_and_2_9(make):
     "The network of lesson 2.8 (3 or 7?) learns the real digits; without its sigmoid the two accuracies are one number."
     from fastcourse.nets import mlp
     d: Digits = make()

@@ -69,6 +69,13 @@ def test_notebooks_are_clean_and_hold_no_error(nb):
     assert cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# ")
 
 
+def test_no_numbers_of_rows():
+    "The course is told by its lessons: “lesson 3.7”, which a reader can open, and not by the rows of a list."
+    number = r"\d\.\d+"  # not written out: this file is read, too
+    for f in (ROOT/"tests").rglob("*.py"):
+        assert not re.search(rf"\brows? {number}|\bdef test_\w*rows?_\d", f.read_text(), re.I), f
+
+
 def test_no_path_of_this_machine_in_the_project():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     text = [ROOT/f for f in files if f.endswith((".py", ".ipynb", ".md", ".cfg", ".toml", ".txt", "Makefile"))]

@@ -49,7 +49,7 @@ def abc_model(dim=1, word="abc", epochs=50):
     return net, df
 
 
-def test_the_published_layers_of_abc():
+def test_the_published_figures_of_lesson_3_1():
     p, (net, df) = published("3.1"), abc_model()
     table = layer_outputs(net, df.x[:3])
     figures = pd.DataFrame(**p["figures"])

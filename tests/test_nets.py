@@ -151,7 +151,7 @@ def test_seqnet_with_embedding_and_batch_first():
     assert net(torch.zeros(5, 9, dtype=torch.long)).shape == (5, 9, 6)
 
 
-def test_first_loss_and_order_of_the_layers():
+def test_first_loss_and_order_of_the_layers_of_lesson_4_4():
     p = published("4.4")
     df = next_token_pairs(number_words())
     x, y = one_hot(df.x), codes(df.y)
@@ -162,7 +162,7 @@ def test_first_loss_and_order_of_the_layers():
                                atol=p["tolerance"])
 
 
-def test_the_published_losses_of_hi_hello():
+def test_the_published_losses_of_lesson_4_5():
     p = published("4.5")
     x = one_hot(next_token_pairs(hello()).x)
     torch.manual_seed(p["seed"])

@@ -49,9 +49,10 @@ def test_layers_of_a_series():
     assert_legible(show_layers(layer_outputs(net, one_hot(greetings())), layers=["h", "out", "P"])[0].figure)
 
 
-@pytest.mark.parametrize("fmt", [None, ".1f", "+.2e"])
-@pytest.mark.parametrize("dim,vmax,title", [(1, None, "a title"), (2, 3., None), (8, None, None), (20, 3., "a title")])
-def test_matrix(dim, fmt, vmax, title):
+@pytest.mark.parametrize("dim,vmax,title,fmt", [(1, None, "a title", ".1f"), (2, 3., None, "+.2e"), (2, 3., None, None),
+                                                (8, None, None, ".1f"), (20, 3., "a title", "+.2e"),
+                                                (20, 3., "a title", None)])
+def test_matrix(dim, vmax, title, fmt):
     table = layer_outputs(next_letter(dim), codes(next_token_pairs(letters("abc")).x)[:6])
     assert_legible(show_matrix(table, ["h", "out", "P"], fmt=fmt, vmax=vmax, title=title).figure)
 

@@ -174,6 +174,58 @@ def test_letters_of_another_network(net):
     with pytest.raises(InputError, match="ends in a Linear layer over 1 or 2 nodes"): play_letters(net, "ab")
 
 
+@pytest.mark.parametrize("net", [
+    nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 3)),
+    nn.Linear(2, 2),
+    nn.Sequential(nn.Embedding(3, 2), nn.Tanh(), nn.Linear(2, 4)),
+    nn.Sequential(nn.Embedding(1, 2), nn.Tanh(), nn.Linear(2, 1))])
+def test_letters_of_a_network_without_letters(net):
+    with pytest.raises(InputError, match="an Embedding at its start and, for each letter there, an output"):
+        play_letters(net, "abc")
+
+
+@pytest.mark.parametrize("vocab", [None, 3, "", "ab", "abcd", "aab", [None]*3, torch.tensor(3), {"a", "b", "c"},
+                                   object()])
+def test_letters_that_do_not_fit(vocab):
+    with pytest.raises(InputError, match="must be 3 different letters in the order of their codes"):
+        play_letters(by_hand(), vocab)
+
+
+@pytest.mark.parametrize("vocab", [["a", "b", "c"], ("a", "b", "c"), np.array(["a", "b", "c"]), dict(a=0, b=1, c=2),
+                                   [1, 2, 3]])
+def test_letters_of_every_kind_of_list(vocab):
+    first, = {str(o) for o in [*vocab][:1]}
+    assert play_letters(by_hand(), vocab).get_suptitle().startswith(f"after '{first}' comes '{first}' with P = 0.76")
+
+
+@pytest.mark.parametrize("what", [None, "net", 3, [], nn.Sequential()])
+@pytest.mark.parametrize("call", [lambda o: play_letters(o, None), lambda o: play_letters(o, "abc"),
+                                  lambda o: play_cam(o, None), lambda o: play_cam(o, "a.png")])
+def test_what_is_no_network(call, what):
+    with pytest.raises(InputError) as error: call(what)
+    said = str(error.value)
+    assert "\n" not in said and ("play_" in said or "Learner" in said)
+
+
+@pytest.mark.parametrize("steps", [None, "3", 1.5, True, -1])
+def test_steps_of_a_wrong_kind(steps):
+    with pytest.raises(InputError, match="steps=.* must be a whole number"): play_learning_rate(steps)
+
+
+@pytest.mark.parametrize("picture", [None, 3, [], {}, "no.png", torch.zeros(3, 8, 8)])
+def test_cam_of_what_is_no_picture(scenes, picture):
+    with pytest.raises(InputError): play_cam(scenes[0], picture)
+
+
+def test_a_letter_goes_from_one_end_of_the_line_to_the_other(in_a_kernel):
+    net = nn.Sequential(nn.Embedding(2, 1), nn.Linear(1, 2))
+    net[0].weight.data = torch.tensor([[-1.], [1.]])
+    net[1].weight.data, net[1].bias.data = torch.tensor([[-2.], [2.]]), torch.zeros(2)
+    w = Moved(play_letters(net, "ab"))
+    assert w.note.value == "after 'a' comes 'a' with P = 0.98"    # 1/(1 + e⁻⁴)
+    assert w.move(move=2.) == "after 'a' comes 'b' with P = 0.98"
+
+
 # In a browser
 
 CELLS = ["from fastcourse.play import *\nimport torch\nfrom torch import nn", "play_bent_line()",

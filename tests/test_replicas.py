@@ -595,7 +595,7 @@ def test_compare_replicas():
         assert tuple(t.loc[h, ["rate", "low", "high", "ok", "n"]]) == res.success_rate(0.5)
         # both widths are one stack here, so the processor may round otherwise
         np.testing.assert_allclose((t.best[h], t["median"][h]), (res.last.min(), res.last.median()), rtol=1e-5)
-    assert t.rate[2] > t.rate[1]  # lesson 3.7
+    assert t.rate[2] > t.rate[1]  # lesson 3.7: more nodes learn it more often
     for bad, says in (({}, "settings"), ([nodes(1)], "settings")):
         with pytest.raises(InputError, match=says): compare_replicas(bad, letters, letters, CE, 0.5)
     with pytest.raises(InputError, match="threshold"): compare_replicas({1: nodes(1)}, letters, letters, CE, "low")

@@ -16,7 +16,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 
 import torch
-from common import machine, paired
+from common import machine, paired, raw_loop
 from fastai.text.models.awdlstm import awd_lstm_lm_config
 from fastai.vision.all import OptimWrapper, default_device, resnet34
 from torch import nn
@@ -49,21 +49,6 @@ def ratio(a, b, n=5):
     return dict(ours=ma, peer=mb, ratio=r)
 
 
-def raw_loop(model, loss_func, x, y, n):
-    opt, model = torch.optim.Adam(model.parameters(), 0.01), model
-    def run():
-        losses = []
-        for _ in range(n):
-            model.train()
-            loss = loss_func(model(x), y)
-            loss.backward()
-            opt.step()
-            opt.zero_grad()
-            model.eval()
-            with torch.no_grad(): losses.append((loss.item(), loss_func(model(x), y).item()))
-    return run
-
-
 def learner():
     "tensor_learner against the loop by hand that keeps the same losses"
     n = 5 if QUICK else 100
@@ -76,8 +61,9 @@ def learner():
                              ("784-32-2, 12,396 rows", wide, torch.randn(12396, 784), torch.randint(2, (12396,)))):
         adam, loss_func = partial(OptimWrapper, opt=torch.optim.Adam), nn.CrossEntropyLoss()
         lrnr = tensor_learner(x, y, make(), loss_func, lr=0.01, opt_func=adam)
-        raw = raw_loop(make().to(device), loss_func, x.to(device), y.to(device), n)
-        res[name] = ratio(lambda: lrnr.fit(n), raw)
+        model = make().to(device)
+        raw = raw_loop(model, loss_func, x.to(device), y.to(device), torch.optim.Adam(model.parameters(), 0.01))
+        res[name] = ratio(lambda: lrnr.fit(n), lambda: raw(n))
     return res
 
 

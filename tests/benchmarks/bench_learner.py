@@ -23,7 +23,7 @@ from fastai.basics import Adam, DataLoaders, L, Learner, OptimWrapper
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from common import machine, paired, table
+from common import machine, paired, raw_loop, table
 from fastcourse.data import codes, letters, next_token_pairs, number_words, one_hot
 from fastcourse.learner import tensor_learner
 
@@ -49,22 +49,8 @@ class LSTM(nn.Module):
 
 def raw(make, x, y, opt=torch_adam):
     "The loop by hand."
-    model, loss_func = make(), nn.CrossEntropyLoss()
-    opt = opt(model.parameters())
-
-    def train(n):
-        losses = []
-        for _ in range(n):
-            model.train()
-            loss = loss_func(model(x), y)
-            loss.backward()
-            opt.step()
-            opt.zero_grad()
-            model.eval()
-            with torch.no_grad(): valid_loss = loss_func(model(x), y)
-            losses.append((loss.item(), valid_loss.item()))
-
-    return train
+    model = make()
+    return raw_loop(model, nn.CrossEntropyLoss(), x, y, opt(model.parameters()))
 
 
 def barest(make, x, y):

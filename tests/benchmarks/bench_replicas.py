@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from fastai.torch_core import default_device
 from torch import nn
 
-from common import machine, seconds, table
+from common import machine, one_by_one, seconds, table
 from fastcourse.nets import SeqNet
 from fastcourse.replicas import compare_replicas, train_replicas
 
@@ -30,7 +30,7 @@ STARTS = 25
 device, loss_func = default_device(), nn.CrossEntropyLoss()
 letters = torch.arange(4).repeat(100)  # 'abcd', 399 pairs
 states = torch.tensor([0, 1, 2, 0, 1, 3]*100)  # 'abcabC', 599 pairs
-coin = torch.tensor([0, 1, 2]*50)  # as in lesson 4.2: 149 pairs
+coin = torch.tensor([0, 1, 2]*50)  # as long as in lesson 4.2: 149 pairs
 
 
 def one_hot(tokens): return F.one_hot(tokens[:-1], 4).float(), tokens[1:]
@@ -65,19 +65,7 @@ def together(name):
 def nested(name):
     "The loop over starts, and in it the loop over epochs."
     make_model, x, y, epochs, starts, _ = NETS[name]
-    x, y, losses = x.to(device), y.to(device), []
-    for seed in range(starts):
-        torch.manual_seed(seed)
-        model = make_model().to(device)
-        optimizer, own = torch.optim.Adam(model.parameters(), lr=0.1), []
-        for _ in range(epochs):
-            loss = loss_func(model(x), y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            own.append(loss.detach())
-        losses.append(torch.stack(own).tolist())
-    wait()
+    one_by_one(make_model, loss_func, x, y, epochs, starts, device)
 
 
 def quiet(f, name):

@@ -30,6 +30,43 @@ def paired(
     return ma, mb, ma / mb
 
 
+def raw_loop(model, loss_func: Callable, x, y, opt) -> Callable:
+    "The loop by hand: a function that trains `n` epochs more, full batch, and keeps both losses of each."
+    import torch
+
+    def train(n):
+        losses = []
+        for _ in range(n):
+            model.train()
+            loss = loss_func(model(x), y)
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            model.eval()
+            with torch.no_grad(): valid_loss = loss_func(model(x), y)
+            losses.append((loss.item(), valid_loss.item()))
+
+    return train
+
+
+def one_by_one(make_model: Callable, loss_func: Callable, x, y, epochs: int, starts: int, device) -> list[list[float]]:
+    "The loop over starts, and in it the loop over epochs: the losses, (starts, epochs). torch's Adam with lr 0.1."
+    import torch
+    x, y, losses = x.to(device), y.to(device), []
+    for seed in range(starts):
+        torch.manual_seed(seed)
+        model = make_model().to(device)
+        optimizer, own = torch.optim.Adam(model.parameters(), lr=0.1), []
+        for _ in range(epochs):
+            loss = loss_func(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            own.append(loss.detach())
+        losses.append(torch.stack(own).tolist())  # waits for a GPU
+    return losses
+
+
 def table(headers: list[str], rows: list[list]) -> str:
     "A markdown table."
     lines = [headers, ["---"] * len(headers), *rows]

@@ -16,7 +16,7 @@ from fastai.torch_core import default_device
 from torch import nn
 
 from bench_replicas import STARTS, coin, embedding, letters, loss_func, net, one_hot, states
-from common import machine, seconds
+from common import machine, one_by_one, seconds
 from fastcourse.replicas import train_replicas
 
 EPOCHS, RUNS = 50, 3
@@ -56,17 +56,7 @@ def plain(name):
 
 def nested(name):
     make_model, x, y = NETS[name]
-    torch.manual_seed(0)
-    device = default_device()
-    model, x, y, losses = make_model().to(device), x.to(device), y.to(device), []
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for _ in range(EPOCHS):
-        loss = loss_func(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-    torch.stack(losses).tolist()
+    one_by_one(make_model, loss_func, x, y, EPOCHS, 1, default_device())
 
 
 def apart(name):
