@@ -148,7 +148,9 @@ def bumps_as_sigmoids(
 ) -> nn.Sequential:
     """The same function with plain sigmoids: Linear(k,2m)-Sigmoid-Linear(2m,j).
 
-    Equal up to rounding: each bump is two sigmoids minus 1. Raises `InputError` for other models. Lesson 2.5."""
+    Equal up to rounding: each bump is two sigmoids minus 1. Lesson 2.5.
+
+    Raises `InputError` for another kind of model."""
     kinds = (nn.Linear, Bump, nn.Linear)
     if not isinstance(model, nn.Sequential) or len(model) != 3 or not all(map(isinstance, model, kinds)) \
             or model[0].bias is None or model[2].bias is None:
@@ -216,7 +218,8 @@ def lstm_shapes(
 ) -> pd.DataFrame:
     """What goes into an `nn.LSTM`, what comes out, and its parameters: a row each, columns `dims`, `shape`, `size`.
 
-    D is `directions`. The weights hold the gates i, f, g, o on top of each other, hence 4·H_out rows. Lesson 4.7."""
+    D is `directions`. The weights hold the four gates i, f, g, o on top of each other, hence 4·H_out rows.
+    Lesson 4.7."""
     for name, o in dict(L=L, H_in=H_in, H_out=H_out, layers=layers).items(): check_whole(name, o)
     if N is not None: check_whole('N', N)
     if directions not in (1, 2): raise InputError(f"directions={directions!r} must be 1 or 2.")
