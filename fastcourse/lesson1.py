@@ -266,7 +266,7 @@ answer = pd.DataFrame(rows).T""",
     right=intervals_apart,
     hints=('The width of an interval falls with the square root of the number of starts: four times'
             ' as many starts halve it.',
-           'Some hundred starts are not enough. Try a thousand.'),
+           'With two or three hundred they may still overlap. Try a thousand.'),
     wrong={"""i = ['without', 'with']
 answer = pd.DataFrame({'low': [.36, .46], 'high': [.55, .65]}, index=i)""": '100 starts overlap',
            """i = ['without', 'with']
