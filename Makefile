@@ -39,9 +39,9 @@ test: test-nbs test-py
 test-nbs: $(VENV)/.installed-dev
 	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/nbdev-test --skip-folder-re lessons --n-workers 2 --timing
 
-# Which tests stay together, and in which order: tests/conftest.py
+# In which order: tests/conftest.py
 test-py: $(VENV)/.installed-dev
-	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder tests
+	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-long: export FASTCOURSE_TEST_LONG = 1
 test-long: test-nbs test-py

@@ -522,6 +522,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastcourse.inside.tex': ('inside.html#tex', 'fastcourse/inside.py')},
             'fastcourse.language': { 'fastcourse.language._label': ('language.html#_label', 'fastcourse/language.py'),
                                      'fastcourse.language._relabel': ('language.html#_relabel', 'fastcourse/language.py'),
+                                     'fastcourse.language._translated': ('language.html#_translated', 'fastcourse/language.py'),
                                      'fastcourse.language.korean': ('language.html#korean', 'fastcourse/language.py'),
                                      'fastcourse.language.korean_font': ('language.html#korean_font', 'fastcourse/language.py'),
                                      'fastcourse.language.korean_labels': ('language.html#korean_labels', 'fastcourse/language.py'),

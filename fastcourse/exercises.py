@@ -256,7 +256,7 @@ def check(
     _misses.setdefault(e.number, 0)
     asked = e if e.data is None else replace(e, data=None, right=e.right(mine(number)))
     try: verdict = _judge(asked, answer)
-    except _Unfit as unfit: return Mark(e.number, False, _sentences[unfit.key].format(**unfit.values), False)
+    except _Unfit as unfit: return Mark(e.number, False, say(_sentences[unfit.key], **unfit.values), False)
     if verdict is True:
         _solved.add(e.number)
         there = lesson_exercises(e.lesson)

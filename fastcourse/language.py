@@ -71,14 +71,20 @@ def _label(text:str) -> str:
     m = re.fullmatch(r'(\D+?)(:? [\d$(].*)', text, re.S)
     return korean().get(m[1], m[1])+m[2] if m else text
 
+def _translated(form):
+    "A formatter of ticks that have names, with its names in Korean; None for one of numbers."
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+    if not isinstance(form, (FixedFormatter, FuncFormatter)) or hasattr(form, 'english'): return None
+    res = FuncFormatter(lambda x, pos=None: _label(form(x, pos)))
+    res.english = form
+    return res
+
 def _relabel(fig, font) -> None:
     "Every text of a figure in Korean, where there is one."
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
-    for ax in fig.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            form = axis.get_major_formatter()
-            if isinstance(form, FixedFormatter): form.seq = [_label(o) if isinstance(o, str) else o for o in form.seq]
+    for axis in [o for ax in fig.axes for o in (ax.xaxis, ax.yaxis)]:
+        form = _translated(axis.get_major_formatter())
+        if form: axis.set_major_formatter(form)
     for o in fig.findobj(Text):
         old = o.get_text()
         if old and (new := _label(old)) != old: o.set_text(new)
@@ -99,8 +105,8 @@ _hook = 'fastcourse.language:korean_labels'
 
 def language(
     name:str|None=None, # 'en' or 'ko'; None asks only
-) -> str:
-    """The language of `check`'s sentences and of the words in pictures, from here on.
+) -> str|None:
+    """The language of `check`'s sentences and of the words in pictures, from here on; without a name, tells which it is.
 
     Raises `InputError` for another language. Where no Korean font is installed, pictures keep their English, and a line
     says so."""
@@ -113,4 +119,3 @@ def language(
         else: print("한글 글꼴이 없어 그림의 글자는 영어로 둡니다. (Debian, Ubuntu: apt-get install fonts-nanum)")
     mpl.rcParams['figure.hooks'] = hooks
     _now[0] = name
-    return name

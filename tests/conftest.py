@@ -15,7 +15,6 @@ if Path(getattr(sys.modules.get("sitecustomize"), "__file__", "") or "").parent 
     sys.modules.pop("sitecustomize", None)
     import sitecustomize  # noqa: F401
 
-import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # A red that comes by lot teaches nobody: `make test` is derandomised. `make test-long` looks for new examples.
@@ -26,17 +25,10 @@ settings.register_profile("long", deadline=None, max_examples=500, print_blob=Tr
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("long" if LONG else "every time")
 
-# What takes longest starts first, so that no worker is left alone with it at the end
-LONG_FIRST = ["test_tour", "test_notebook", "test_terminal", "test_cli_streams", "test_generate", "test_play"]
-TOGETHER = {"test_generate": "lms", "test_text": "lms"}  # both ask the language model of lms.py, which is trained once
+# A file stays on one worker, for its fixtures (`pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in the Makefile).
+# What takes longest starts first, so that no worker is left alone with it at the end.
+LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_cli_streams", "test_play", "test_replicas"]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """A file stays on one worker, for its fixtures; the lessons in kernels share none, so each goes where room is.
-
-    With `pytest -n 2 --dist loadgroup --no-loadscope-reorder`, as in the Makefile."""
-    for o in items:
-        alone = o.path.stem == "test_notebook" and "path" in getattr(o, "fixturenames", ())
-        o.add_marker(pytest.mark.xdist_group(o.name if alone else TOGETHER.get(o.path.stem, o.path.stem)))
     items.sort(key=lambda o: LONG_FIRST.index(o.path.stem) if o.path.stem in LONG_FIRST else len(LONG_FIRST))

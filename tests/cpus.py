@@ -61,7 +61,7 @@ def red(env: dict[str, str], args: list[str], quick: bool) -> tuple[list[str], s
         out = subprocess.run([BIN/"nbdev-test", "--skip-folder-re", "lessons", *skip, "--n-workers", workers], cwd=ROOT,
                              env=env, capture_output=True, text=True)
         if out.returncode: res += re.findall(r"^\t(\S+\.ipynb)$", out.stderr, re.M) or ["nbdev-test"]
-    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadgroup", "--no-loadscope-reorder",
+    run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder",
            *(args or ["tests", *map(left_out, TESTS if quick else [])])]
     out = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True).stdout
     return res + re.findall(r"^(?:FAILED|ERROR) (\S+)", out, re.M), out.strip().split("\n")[-1]

@@ -80,6 +80,7 @@ RIGHT = {
     "check": "check set", "clean": "clean set --dry-run",
     "train": "train set --arch resnet18 --scratch --size 32 -o other",
     "cam": "cam net set/test", "predict": "predict net set/test",
+    "lessons": "lessons course", "grade": "grade set -o other.csv",
 }
 
 

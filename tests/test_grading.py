@@ -1,0 +1,113 @@
+"""Grading: made-up submissions of every kind, each with the marks and the note that it must get."""
+import json
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+
+import fastcourse
+from command import here, is_one_line
+from fastcourse import grading
+from fastcourse.core import InputError
+
+START = "import torch\nfrom fastcourse.exercises import check, mine, seed_by"
+RIGHT = ["answer = [9, 15, 12, 20]", "check('3.1', answer)"]
+ANOTHER = ["answer = 2", "check('3.3', answer)"]
+
+
+def submission(path, *sources, **about):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in sources])
+    nb.metadata["fastcourse"] = dict(lesson=3, lang="en", edition="student", name=path.stem,
+                                     version=fastcourse.__version__) | about
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, path)
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    "name -> row of the marks, of ten and more submissions in one folder."
+    tmp = tmp_path_factory.mktemp("grading")
+    folder = tmp/"in"
+    hand = lambda name, *cells, **kw: submission(folder/f"{name}.ipynb", START, *cells, **kw)
+    hand("right", *RIGHT, *ANOTHER)
+    hand("wrong", "answer = [0, 0, 0, 0]", "check('3.1', answer)", *ANOTHER)
+    hand("endless", *RIGHT, "while True: pass", *ANOTHER)
+    hand("error", *RIGHT, "1/0", *ANOTHER)
+    hand("says", "check = lambda number, answer: 'Right.'", "check('3.1', 0)")
+    hand("patches", "import fastcourse.exercises as room\nroom._judge = lambda e, answer: True", "check('3.1', 0)")
+    hand("writes", "import fastcourse.exercises as room\nroom._solved.add('3.1')")
+    hand("other", "seed_by('right')", "1", "2", "seed_by('right')", *RIGHT)
+    hand("hungry", *RIGHT, "x = torch.zeros(40, 2**30, dtype=torch.uint8).fill_(1)", *ANOTHER)
+    hand("dies", *RIGHT, "import os; os._exit(1)", *ANOTHER)
+    hand("calls", "import socket", "try: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(e)\n"
+         "else: raise SystemExit", *RIGHT)
+    hand("older", *RIGHT, version="0.0.1")
+    (folder/"broken.ipynb").write_text("{")
+    (folder/"minji").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), folder/"minji"/"own.ipynb")
+    submission(folder/"twin"/"copy.ipynb", START, *RIGHT, name="right")
+    out = tmp/"marks.csv"
+    # a cell may take a third of the minutes: enough to load torch on a busy machine
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr("fastcourse.editions.lesson_pictures", lambda dest: None)    # only lesson 5 reads them
+        marks = grading.grade(folder, out, minutes=2, memory=8)
+    return {f.rpartition(".")[0].rpartition("/")[2]: row for f, row in zip(marks.file, marks.to_dict("records"))}, out
+
+
+def test_right_and_wrong(graded):
+    rows, _ = graded
+    assert (rows["right"]["solved"], rows["right"]["3.1"], rows["right"]["3.3"]) == (2, 1, 1)
+    assert (rows["wrong"]["solved"], rows["wrong"]["3.1"], rows["wrong"]["3.3"]) == (1, 0, 1)
+    assert pd.isna(rows["right"]["3.2"]) and rows["wrong"]["note"] == ""
+
+
+@pytest.mark.parametrize("name, solved, note", [
+    ("endless", 2, "did not end and was stopped"), ("error", 2, "1 cells with an error"),
+    ("says", 0, "`check` was changed"), ("patches", 0, "`check` was changed"), ("writes", 0, "without `check`"),
+    ("other", 1, "another person's data"), ("dies", 1, "the kernel died"), ("older", 1, "version 0.0.1"),
+    ("broken", 0, "no notebook that can be read"), ("own", 0, "`fastcourse lessons`"),
+    ("copy", 1, "the same name as right.ipynb"), ("calls", 1, "")])
+def test_marks_and_note(graded, name, solved, note):
+    row = graded[0][name]
+    assert row["solved"] == solved and note in row["note"], row
+    if name == "calls": assert "error" not in row["note"]
+
+
+def test_too_much_memory_stops_one_cell_or_one_notebook(graded):
+    row = graded[0]["hungry"]
+    assert row["3.1"] == 1 and re.search("error|died", row["note"])
+
+
+def test_the_table_and_the_pages(graded):
+    rows, out = graded
+    table = pd.read_csv(out)
+    assert len(table) == len(rows) == 15 and table.solved.sum() == sum(o["solved"] for o in rows.values())
+    pages = {o.name.rpartition("-")[0]: o.read_text("utf-8") for o in out.with_suffix("").iterdir()}
+    assert {"right", "endless", "broken", "minji"} <= set(pages)
+    assert pages["right"].count("✓") == 3 and "http" not in pages["right"]    # the copy has the same name
+
+
+@pytest.mark.parametrize("bad, word", [(dict(minutes=0), "minutes=0"), (dict(memory=float("nan")), "memory=nan")])
+def test_bad_numbers(tmp_path, bad, word):
+    with pytest.raises(InputError, match=re.escape(word)): grading.grade(tmp_path, tmp_path/"m.csv", **bad)
+
+
+def test_nothing_to_grade(tmp_path, capsys):
+    is_one_line(here(capsys, "grade", str(tmp_path/"no")), "is no folder")
+    is_one_line(here(capsys, "grade", str(tmp_path)), "holds no notebook")
+    (tmp_path/"a.ipynb").write_text("{")
+    is_one_line(here(capsys, "grade", str(tmp_path), "-o", str(tmp_path/"no"/"m.csv")), "there is no folder")
+    assert [o.name for o in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    (tmp_path/"in").mkdir()
+    for name in ("../../up", "<script>x</script>", "김민지"):
+        nb = nbformat.v4.new_notebook()
+        nb.metadata["fastcourse"] = dict(lesson=3, name=name, version=fastcourse.__version__, extra=[])
+        (tmp_path/"in"/f"{abs(hash(name))}.ipynb").write_text(json.dumps(nb))
+    subs = [grading.Submission(o.name, json.loads(o.read_text())["metadata"]["fastcourse"]["name"], 3)
+            for o in (tmp_path/"in").iterdir()]
+    rows = grading._rows(subs)
+    for name, part in rows.groupby("name"): assert "<script>" not in grading._page(name, part)
