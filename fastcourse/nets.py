@@ -31,7 +31,7 @@ class SteepSigmoid(nn.Module):
     def extra_repr(self) -> str: return f'slope={self.slope:g}'
 
 class Bump(nn.Module):
-    "The activation b(x) = sigmoid(slope(x+½)) + sigmoid(-slope(x-½)) - 1: 1 from -½ to ½, else 0. Rows 2.5, 2.6."
+    "The activation b(x) = sigmoid(slope(x+½)) + sigmoid(-slope(x-½)) - 1: 1 from -½ to ½, else 0. Lessons 2.5, 2.6."
     def __init__(self,
         slope:float=200., # How steep its two sides are
     ):

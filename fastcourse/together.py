@@ -335,7 +335,7 @@ def train_starts(
     show:bool=True, # Show a progress bar?
     **recipe, # epochs, make_optimizer, lr, bs and sched, as `descend` takes them
 ) -> list[tuple[list, np.ndarray, str]]: # Of each setting the models, the losses (n, epochs), why alone
-    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Row 4.1."
+    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Lesson 4.1."
     fit, n, res = functools.partial(descend, desc='starts' if show else None, **recipe), len(seeds), []
     with _lock, _own_random_numbers(), torch.enable_grad():
         x, y, home, built = x.detach(), y.detach(), x.device, []
