@@ -190,7 +190,8 @@ def play_letters(
     """Move a letter on the line or plane of h, and see the P of all letters. Lessons 3.2 to 3.6.
 
     A letter moves by at most twice the farthest place, and stays in the picture. Raises `InputError` for a network
-    that has no Embedding, no Linear layer at its end, or more than two hidden nodes, and for letters that do not fit."""
+    that has no Embedding, no Linear layer at its end, or more than two hidden nodes, and for letters that
+    do not fit."""
     vocab, head = _letters_of(lrnr, vocab)
     codes = torch.arange(len(vocab), device=head.weight.device)
     table = layer_outputs(lrnr, codes, names=vocab)
