@@ -12,7 +12,7 @@ CONSTRAINTS := constraints.txt
 TESTING := PYTHONPATH=$(CURDIR)/tests/offline OMP_WAIT_POLICY=passive MPLBACKEND=Agg
 THREADS ?= 1
 
-.PHONY: help tour test test-nbs test-py test-long test-cpus test-lowest export lessons bench clean
+.PHONY: help tour test test-nbs test-py test-long test-cpus test-lowest export lessons docs bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -28,6 +28,10 @@ $(VENV)/.installed: setup.cfg $(CONSTRAINTS) pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
 
 tour: $(VENV)/.installed
@@ -64,9 +68,15 @@ lessons: $(VENV)/.installed-dev
 	PYTHONWARNINGS=ignore $(BIN)/nbdev-test nbs/lessons --save --n-workers 1
 	$(BIN)/nbdev-clean
 
+# make docs         the site in docs/_build/html; it opens from disk and asks no other host
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 # make bench        the benchmarks: each prints a table
 bench: $(VENV)/.installed-dev
 	@for f in tests/benchmarks/bench_*.py; do echo; echo "## $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info docs/_build docs/_generated docs/_mathjax
