@@ -1319,6 +1319,13 @@ def test_learning_rates_that_are_no_number_are_refused(method, args, bad):
     assert any(not torch.equal(a, b) for a, b in zip(before, lrnr.model.parameters()))
 
 
+@pytest.mark.parametrize("method", ["fit", "fit_one_cycle", "fit_flat_cos", "fine_tune"])
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", None])
+def test_epochs_that_are_no_number_of_them_are_refused(method, bad):
+    lrnr = tensor_learner(*points(), linear(), nn.MSELoss())
+    with pytest.raises(InputError, match="epoch"): getattr(lrnr, method)(bad)
+
+
 def test_learning_rates_of_lr_find_and_of_the_learner():
     lrnr, _ = quiet(tensor_learner, torch.rand(4, 3), torch.rand(4, 1), linear(), nn.MSELoss())
     with pytest.raises(InputError, match="start_lr=nan"): lrnr.lr_find(start_lr=math.nan)
