@@ -59,6 +59,19 @@ def intervals_apart(table) -> str:
         return say("Many starts give other rates.")
     return '' if high < low2 else say("The two intervals overlap: take more starts.")
 
+# %% ../nbs/exercises/lesson1.ipynb #29c9ae20
+def _own_points(g):
+    "30 points on a bent line with its own slopes and noise."
+    x = torch.rand(30, 1, generator=g).sort(0).values*4 - 2
+    left, right = torch.rand(2, generator=g)*3
+    return x, right*x.relu() - left*(-x).relu() + 2 + 0.3*torch.randn(30, 1, generator=g)
+
+def _line_loss(data) -> float:
+    "The loss of the best straight line, from the normal equations."
+    x, y = (o.double() for o in data)
+    x, y = x - x.mean(), y - y.mean()
+    return ((y - (x*y).sum()/(x*x).sum()*x)**2).mean().item()
+
 # %% ../nbs/exercises/lesson1.ipynb #e100000d
 exercises = [
 Exercise('1.1', stars=2,
@@ -285,4 +298,10 @@ Exercise('1.12',
            'Two are true.'),
     wrong={"answer = 'b'": 'forgets e',
            "answer = 'a, b, e'": 'a poor local minimum stops the loss as well'}),
+Exercise('1.13', stars=2, data=_own_points, right=_line_loss,
+    question="`mine('1.13')` gives x and y of 30 points. Everybody whose notebook carries a name has other ones. What is the smallest loss (mean squared error) that a straight line $w_0 + w_1x$ can reach on these data?",
+    starter="x, y = mine('1.13')          # both of shape (30, 1)\n# your code\nanswer = ...",
+    solution="x, y = mine('1.13')\nX = torch.cat([torch.ones_like(x), x], 1)\nW = torch.linalg.lstsq(X, y).solution\nanswer = ((y - X @ W)**2).mean()",
+    hints=('Train a Linear(1,1) until the loss no longer falls, or use torch.linalg.lstsq.', 'The line needs w0, too; and the loss is the mean, not the sum.'),
+    wrong={"x, y = mine('1.13')\nanswer = ((y - torch.linalg.lstsq(x, y).solution*x)**2).mean()": 'no w0', "x, y = mine('1.13')\nX = torch.cat([torch.ones_like(x), x], 1)\nanswer = ((y - X @ torch.linalg.lstsq(X, y).solution)**2).sum()": 'the sum, not the mean'}),
 ]

@@ -40,8 +40,8 @@ def graded(tmp_path_factory):
     hand("other", "seed_by('right')", "1", "2", "seed_by('right')", *RIGHT)
     hand("hungry", *RIGHT, "x = torch.zeros(40, 2**30, dtype=torch.uint8).fill_(1)", *ANOTHER)
     hand("dies", *RIGHT, "import os; os._exit(1)", *ANOTHER)
-    hand("calls", "import socket", "try: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(e)\n"
-         "else: raise SystemExit", *RIGHT)
+    hand("calls", "import socket", "try: socket.create_connection(('192.0.2.1', 80), 1)\n"
+         "except OSError as e: print(e)\nelse: raise SystemExit", *RIGHT)
     hand("older", *RIGHT, version="0.0.1")
     (folder/"broken.ipynb").write_text("{")
     (folder/"minji").mkdir()

@@ -58,7 +58,8 @@ class Stem(torch.nn.Module):
 def learner(dls, a):
     if a.arch: return cam_learner(dls, a.arch, pretrained=False, stride=a.stride, wd=0.05)
     net = timm.create_model("vit_tiny_patch16_224", img_size=a.size, patch_size=1, embed_dim=96, depth=a.depth,
-                            num_heads=3, num_classes=0, dynamic_img_size=True, embed_layer=partial(HybridEmbed, backbone=Stem()))
+                            num_heads=3, num_classes=0, dynamic_img_size=True,
+                            embed_layer=partial(HybridEmbed, backbone=Stem()))
     return Learner(dls, torch.nn.Sequential(TimmMaps(net, tokens=True), cam_head(96, 2)), metrics=accuracy, wd=0.05)
 
 

@@ -194,10 +194,11 @@ def short():
     ok, clean = right(m)
     point, energy, box = pointing_game(m, boxes), energy_pointing_game(m, boxes), max_box_acc(m, boxes)
     grid = grid_pointing_game(partial(cams, lrnr), path/"test")
-    print(table(["stride", "accuracy", "without leaks", "pointing", "energy", "box accuracy", "grid", "training", "all"],
-                [[16, share(ok), share(ok[clean]), spread(point, "hit"), spread(energy, "energy"), spread(box, "box_acc"),
-                  spread(grid, "grid"), f"{trained:.0f} s", f"{time.perf_counter()-start:.0f} s"],
-                 ["centre", "", "", *(f"{o.centre:.3f}" for o in (point, energy, box, grid)), "", ""]]))
+    measures = (point, "hit"), (energy, "energy"), (box, "box_acc"), (grid, "grid")
+    print(table(["map", "accuracy", "without leaks", "pointing", "energy", "box accuracy", "grid", "training", "all"],
+                [["CAM, stride 16", share(ok), share(ok[clean]), *(spread(*o) for o in measures), f"{trained:.0f} s",
+                  f"{time.perf_counter()-start:.0f} s"],
+                 ["centre", "", "", *(f"{o.centre:.3f}" for o, _ in measures), "", ""]]))
 
 
 def main():
