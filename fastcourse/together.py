@@ -256,7 +256,7 @@ def _in_stack(models, x, y, counts, loss_func, probes, fit) -> Tensor:
 def _check_losses(got, want):
     small = 1 if torch.finfo(want.dtype).eps > 1e-10 else 1e-4
     size = want.nan_to_num(0, 0, 0).abs().max().item()
-    if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
+    if not torch.allclose(got.to(want), want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
         raise Unstackable("its losses in a stack are not those of a start alone")
 
 # %% ../nbs/04_together.ipynb #1416acea
