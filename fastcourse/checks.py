@@ -230,6 +230,8 @@ def _checked(f, names):
     def run(self, *args, **kwargs):
         given = signature(f).bind(self, *args, **kwargs)
         given.apply_defaults()
+        for name in ('n_epoch', 'epochs'):
+            if name in given.arguments: check_whole(name, given.arguments[name], 0)
         for name in names: check_lr(self.lr if given.arguments[name] is None else given.arguments[name], name)
         return f(self, *args, **kwargs)
     return run

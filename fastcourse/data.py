@@ -50,7 +50,7 @@ def cubic(
     n:int=100, # Number of points
     seed:int=43052, # Seed of x and of the noise
 ) -> Sample:
-    "y = 1 + 4x + 3x² - 2x³ + N(0,1) at sorted normal points; `x` has the columns x, x², x³, shape (n, 3). Row 1.2."
+    "y = 1 + 4x + 3x² - 2x³ + N(0,1) at sorted normal points; `x` has the columns x, x², x³, shape (n, 3). Lesson 1.2."
     torch, g = _draws(n, seed)
     x = torch.randn(n, generator=g).sort().values[:,None]
     x = torch.cat([x, x**2, x**3], 1)
@@ -61,7 +61,7 @@ def bent_line(
     n:int=100, # Number of points
     seed:int=43052, # Seed of the noise
 ) -> Sample:
-    "A line through 0 whose slope is 1 on the left and 3.5 on the right, noise 0.3·N(0,1), x in [-1, 1]. Rows 1.3-1.7."
+    "A line through 0, slope 1 on the left and 3.5 on the right, noise 0.3·N(0,1), x in [-1, 1]. Lessons 1.3-1.7."
     torch, g = _draws(n, seed)
     x = torch.linspace(-1, 1, n)[:,None]
     truth = torch.where(x < 0, x, 3.5*x)
@@ -71,7 +71,7 @@ def pure_noise(
     n:int=100, # Number of points
     seed:int=43052, # Seed of y
 ) -> Sample:
-    "y = N(0,1), nothing to learn: the truth is 0 for every x in [-1, 1]. Row 1.8."
+    "y = N(0,1), nothing to learn: the truth is 0 for every x in [-1, 1]. Lesson 1.8."
     torch, g = _draws(n, seed)
     x = torch.linspace(-1, 1, n)[:,None]
     return Sample(x, torch.randn(n, 1, generator=g), torch.zeros_like(x))
@@ -80,7 +80,7 @@ def overparameterized(
     n:int=1000, # Number of points
     seed:int=43052, # Seed of x and of the noise
 ) -> Sample:
-    "y = 3.14 + 6.28x + N(0,1) with x uniform on (-1, 1), in the order drawn. Row 1.9."
+    "y = 3.14 + 6.28x + N(0,1) with x uniform on (-1, 1), in the order drawn. Lesson 1.9."
     torch, g = _draws(n, seed)
     x = 2*torch.rand(n, 1, generator=g) - 1
     truth = 3.14 + 6.28*x
@@ -91,7 +91,7 @@ def logit_step(
     n:int=2000, # Number of points
     seed:int=43052, # Seed of y
 ) -> Sample:
-    """0/1 outcomes whose log-odds u jump: 15x+6 for x < -0.2, -1 for -0.2 ≤ x < 0.4, -3 beyond; x in [-1, 1]. Row 2.1.
+    """0/1 outcomes whose log-odds u jump: 15x+6 for x < -0.2, -1 up to x = 0.4, -3 beyond; x in [-1, 1]. Lesson 2.1.
 
     `truth` is the probability sigmoid(u); `truth.logit()` is u."""
     torch, g = _draws(n, seed)
@@ -103,7 +103,7 @@ def strange_curve(
     n:int=2000, # Number of points
     seed:int=43052, # Seed of the noise
 ) -> Sample:
-    "y = exp(-x)·|cos 3x|·sin 3x + 0.05·N(0,1), x in [0, 2]. Rows 2.2 and 2.6."
+    "y = exp(-x)·|cos 3x|·sin 3x + 0.05·N(0,1), x in [0, 2]. Lessons 2.2 and 2.6."
     torch, g = _draws(n, seed)
     x = torch.linspace(0, 2, n)[:,None]
     truth = (-x).exp() * (3*x).cos().abs() * (3*x).sin()
@@ -113,7 +113,7 @@ def dnnex(
     n:int=2000, # Number of points
     seed:int=43052, # Seed of y
 ) -> Sample:
-    """0/1 outcomes of a hidden probability, sigmoid(15x+5) for x < 0 and sigmoid(5-5x) beyond; x in [-1, 1]. Row 2.6.
+    """0/1 outcomes of a hidden probability, sigmoid(15x+5) for x < 0, sigmoid(5-5x) beyond; x in [-1, 1]. Lesson 2.6.
 
     x and the probability equal the columns of the course's `dnnex.csv` to 2e-7; the outcomes are a new draw."""
     torch, g = _draws(n, seed)
@@ -148,7 +148,7 @@ def letters(
     pattern:str='abc', # Letters to repeat
     n:int=100, # How often
 ) -> pd.Series:
-    "The letters of `pattern`, `n` times over; sorted vocabulary. Rows 3.1 ('abc'), 3.5 ('abcd'), 4.1 ('abcabC')."
+    "The letters of `pattern`, `n` times over; sorted vocabulary. Lessons 3.1 ('abc'), 3.5 ('abcd'), 4.1 ('abcabC')."
     check_whole('n', n)
     if not isinstance(pattern, str) or not pattern:
         raise InputError(f"pattern={pattern!r} must be a string of letters.")
@@ -158,7 +158,7 @@ def ab_cC(
     n:int=50, # Number of triples
     seed:int=43052, # Seed of the coin
 ) -> pd.Series:
-    "'ab' and then c or C by a fair coin (1 is c), `n` times: equals the course's `ab_cC.csv`. Row 4.2."
+    "'ab' and then c or C by a fair coin (1 is c), `n` times: equals the course's `ab_cC.csv`. Lesson 4.2."
     torch, g = _draws(n, seed)
     coin = torch.bernoulli(torch.full((n,), 0.5), generator=g)
     return _tokens(''.join('abc' if o else 'abC' for o in coin), 'abcC')
@@ -166,7 +166,7 @@ def ab_cC(
 def number_words(
     n:int=999, # Number of tokens
 ) -> pd.Series:
-    "one , two , three , four , five , one , … cut after `n` tokens; codes ',' = 0, one = 1, … five = 5. Row 4.3."
+    "one , two , three , four , five , one , … cut after `n` tokens; codes ',' = 0, one = 1, … five = 5. Lesson 4.3."
     check_whole('n', n)
     words = ['one', 'two', 'three', 'four', 'five']
     return _tokens([o for w in words for o in (w, ',')]*(n//10 + 1), [',']+words)[:n]
@@ -174,14 +174,14 @@ def number_words(
 def hello(
     n:int=100, # How often
 ) -> pd.Series:
-    "'hi?hello!!', `n` times over; codes ! ? h i e l o = 0 … 6. Rows 4.5 and 4.6."
+    "'hi?hello!!', `n` times over; codes ! ? h i e l o = 0 … 6. Lessons 4.5 and 4.6."
     check_whole('n', n)
     return _tokens('hi?hello!!'*n, '!?hielo')
 
 def greetings(
     n:int=3, # How often each
 ) -> pd.Series:
-    "'hi!' `n` times, then 'hi?' `n` times; codes ! ? h i = 0 … 3. Rows 4.8 and 4.9."
+    "'hi!' `n` times, then 'hi?' `n` times; codes ! ? h i = 0 … 3. Lessons 4.8 and 4.9."
     check_whole('n', n)
     return _tokens('hi!'*n + 'hi?'*n, '!?hi')
 
@@ -235,7 +235,7 @@ def one_hot(
 def human_numbers(
     n:int=2000, # Number of rows
 ) -> pd.DataFrame:
-    "`n` equal rows 'one, two, …, one hundred' in one column `text`: equals `human_numbers_100.csv`. Row 4.10."
+    "`n` equal rows 'one, two, …, one hundred' in one column `text`: equals `human_numbers_100.csv`. Lesson 4.10."
     check_whole('n', n)
     ones = 'one two three four five six seven eight nine'.split()
     teens = 'ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split()
@@ -245,7 +245,7 @@ def human_numbers(
 
 # %% ../nbs/00_data.ipynb #766666f3
 def iris() -> pd.DataFrame:
-    "150 iris flowers: four measurements in cm and `Species` (setosa, versicolor, virginica). Rows 5.8, 5.9."
+    "150 iris flowers: four measurements in cm and `Species` (setosa, versicolor, virginica). Lessons 5.8, 5.9."
     from sklearn.datasets import load_iris
     d = load_iris()
     df = pd.DataFrame(d.data, columns=['Sepal Length', 'Sepal Width', 'Petal Length', 'Petal Width'])
@@ -292,7 +292,7 @@ def _digits(parts) -> Digits:
 
 # %% ../nbs/00_data.ipynb #f6c5907e
 def digits37() -> Digits:
-    """Threes and sevens of scikit-learn's 8×8 digits: 273 for training, 89 for the test; brightness 0 … 16. Row 2.8.
+    """Threes and sevens of scikit-learn's 8×8 digits: 273 for training, 89 for the test; brightness 0 … 16. Lesson 2.8.
 
     Needs no network. The last quarter of each digit is the test."""
     from sklearn.datasets import load_digits
@@ -330,7 +330,7 @@ def _pngs(source:Path) -> Iterator[tuple[str, bytes]]:
 def mnist37(
     source:str|Path|None=None, # Folder or archive with training/3, training/7, testing/3, testing/7; None: download
 ) -> Digits:
-    """Threes and sevens of MNIST: 12396 for training, 2038 for the test, 28×28 pixels, brightness 0 … 255. Row 2.8.
+    """Threes and sevens of MNIST: 12396 for training, 2038 for the test, 28×28 pixels, brightness 0 … 255. Lesson 2.8.
 
     Without `source`, the archive is downloaded once (15 MB) into fastai's folder with fastai's checksum.
     Raises `InputError` where there is no network, where `source` lacks a digit, or where a picture cannot be read."""

@@ -275,7 +275,7 @@ def draw_network(
     Layers are taken in the order in which they are defined; Dropout, Flatten and Identity are left out. In the style
     'weights' a bias is the weight of a grey node 1; in 'nodes' a layer and its activation are one column, without bias.
     Raises `InputError` for an unknown style, layers that form no chain, layers whose nodes cannot be drawn one by one
-    (style 'layers' draws any), and names whose number does not fit. Rows 1.1, 1.5, 2.4."""
+    (style 'layers' draws any), and names whose number does not fit. Lessons 1.1, 1.5, 2.4."""
     model = module_of(model)
     if style not in ('layers', 'weights', 'nodes'):
         raise InputError(f"style={style!r} must be 'layers', 'weights' or 'nodes'.")

@@ -15,7 +15,7 @@ from .exercises import lesson_exercises
 from .language import korean, korean_folder
 
 # %% ../nbs/13a_editions.ipynb #d2d4bf54
-_folder = files('fastcourse')/'lessons' # The lessons of the package, with their Korean prose and the photographs of lesson 5
+_folder = files('fastcourse')/'lessons' # with their Korean prose and the photographs of lesson 5
 
 def _source(cell:dict) -> str: return ''.join(cell['source'])
 
@@ -38,7 +38,8 @@ def pack_lessons(
         nb = json.loads(file.read_text('utf-8'))
         nb['cells'] = [c for c in nb['cells'] if not _is_test(c)]
         for c in nb['cells']:
-            if c['cell_type'] == 'code': c.update(execution_count=None, outputs=c['outputs'] if 'slow' in _flags(c) else [])
+            if c['cell_type'] != 'code': continue
+            c.update(execution_count=None, outputs=c['outputs'] if 'slow' in _flags(c) else [])
         res.append(dest/file.name)
         res[-1].write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n', 'utf-8')
     shutil.copytree(photographs, dest/'materials', dirs_exist_ok=True)

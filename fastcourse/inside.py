@@ -27,7 +27,7 @@ def module_of(
 def count_parameters(
     model:nn.Module, # Module, or a Learner
 ) -> int:
-    "How many numbers training can change; weights that two layers share count once. Rows 1.6 and 1.9."
+    "How many numbers training can change; weights that two layers share count once. Lessons 1.6 and 1.9."
     params = list(module_of(model).parameters())
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in params):
         raise InputError("The model has lazy layers, which have no shape yet: call it once on data, then count.")
@@ -147,7 +147,7 @@ def layer_outputs(
     Layers are `input` (`one-hot` for tokens) and then those of `layer_names`, in the order in which they ran. Dropout,
     Flatten and Identity hand on what they get and have no columns. Rows of (L, N, H_in) are named by step and series.
     The model runs once, in evaluation mode and without gradients; no hook stays and all modes are put back, also when
-    it fails. Raises `InputError` for empty x, NaN, codes or sizes that do not fit. Rows 1.4, 2.4, 3.1-3.3, 4.3."""
+    it fails. Raises `InputError` for empty x, NaN, codes or sizes that do not fit. Lessons 1.4, 2.4, 3.1-3.3, 4.3."""
     model = module_of(model)
     x, own = as_input(model, x)
     names = own if names is None else [str(o) for o in names]
@@ -230,7 +230,7 @@ def equations(
     """One equation for each unit of a layer, with its weights: 'out_a = -4.03·h - 1.36'.
 
     An Embedding gives one equation for each pair of token and unit. Raises `InputError` for other layers, names whose
-    number does not fit, and negative `digits`. Row 3.2."""
+    number does not fit, and negative `digits`. Lesson 3.2."""
     for name, o, least in (('digits', digits, 0), ('max_terms', max_terms, 2)):
         if isinstance(o, bool) or not isinstance(o, int) or o < least:
             raise InputError(f"{name}={o!r} must be a whole number, {least} or more.")

@@ -66,7 +66,8 @@ def show_hangul() -> str|None:
 
 # %% ../nbs/00_language.ipynb #ca58fde4
 def _label(text:str) -> str:
-    "A label in Korean, also where it stands in front of a formula or a number: 'epoch 20'."
+    "A label in Korean, also in front of a formula or a number, 'epoch 20', and behind the dot of a direct label."
+    if text.startswith('● '): return f'● {_label(text[2:])}'
     if (found := korean().get(text)) is not None: return found
     m = re.fullmatch(r'(\D+?)(:? [\d$(].*)', text, re.S)
     return korean().get(m[1], m[1])+m[2] if m else text
@@ -106,7 +107,9 @@ _hook = 'fastcourse.language:korean_labels'
 def language(
     name:str|None=None, # 'en' or 'ko'; None asks only
 ) -> str|None:
-    """The language of `check`'s sentences and of the words in pictures, from here on; without a name, tells which it is.
+    """The language of `check`'s sentences and of the words in pictures, from here on.
+
+    Without a name, tells which it is.
 
     Raises `InputError` for another language. Where no Korean font is installed, pictures keep their English, and a line
     says so."""

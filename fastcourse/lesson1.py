@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/exercises/lesson1.ipynb #e1000003
 import torch
 from torch import Tensor, nn
-from .data import bent_line, pure_noise
+from .data import Sample, bent_line, cubic, pure_noise
 from .exercises import Exercise
 from .inside import count_parameters, predictions
 from .language import say
@@ -58,6 +58,27 @@ def intervals_apart(table) -> str:
     if abs(low + high - 2*0.48) > 0.12 or abs(low2 + high2 - 2*0.59) > 0.12:
         return say("Many starts give other rates.")
     return '' if high < low2 else say("The two intervals overlap: take more starts.")
+
+# %% ../nbs/exercises/lesson1.ipynb #ed2dbb8e
+def own_cubic(g:torch.Generator) -> Sample:
+    "The cubic at points of one's own."
+    return cubic(seed=int(torch.randint(2**31, (1,), generator=g)))
+
+def largest_rate(data:Sample) -> Tensor:
+    "The learning rate above which gradient descent on this data diverges: 2/λ, from the largest singular value."
+    ones = torch.ones(len(data.x), 1)
+    return len(data.x)/torch.linalg.matrix_norm(torch.cat([ones, data.x], 1), 2)**2
+
+def own_line(g:torch.Generator) -> Sample:
+    "1000 points along a line of one's own, its intercept and its slope between 2 and 8; noise N(0,1)."
+    intercept, slope = (2 + 6*torch.rand(2, generator=g)).tolist()
+    x = 2*torch.rand(1000, 1, generator=g) - 1
+    truth = intercept + slope*x
+    return Sample(x, truth + torch.randn(1000, 1, generator=g), truth)
+
+def line_of(data:Sample) -> Tensor:
+    "Intercept and slope of the least squares line."
+    return torch.linalg.lstsq(torch.cat([torch.ones_like(data.x), data.x], 1), data.y).solution[:,0]
 
 # %% ../nbs/exercises/lesson1.ipynb #e100000d
 exercises = [
@@ -116,21 +137,22 @@ answer = ...""",
 Exercise('1.5', stars=2,
     question="""Section 1.2 says that gradient descent on a bowl diverges when the learning rate is above $2/\\lambda$,
 where $\\lambda$ is the largest curvature: the largest eigenvalue of $\\frac2n\\mathbf X^\\top\\mathbf X$,
-with the column of ones in $\\mathbf X$. Compute the limit for the cubic data. Then train with a rate a
-bit below and a bit above it: were you right?""",
-    starter="""data = cubic()                        # data.x has the columns x, x², x³
+with the column of ones in $\\mathbf X$. Compute the limit for data of your own: `mine('1.5')` is the cubic
+at 100 other points. Then train with a rate a bit below and a bit above it: were you right?""",
+    starter="""data = mine('1.5')                    # data.x has the columns x, x², x³
 # torch.linalg.eigvalsh gives the eigenvalues of a symmetric matrix
 answer = ...""",
-    solution="""data = cubic()
+    solution="""data = mine('1.5')
 X = torch.cat([torch.ones(100, 1), data.x], 1)
 answer = 2/torch.linalg.eigvalsh(2*X.T @ X/100).max()""",
-    right=0.04573, tol=2e-4,
+    data=own_cubic, right=largest_rate, tol=2e-4,
     hints=('Build X with four columns first: ones, x, x², x³.',
            'Divide by n = 100, and mind the factor 2 of the square.'),
     wrong={'answer = 0.1': 'a guess',
-           """X = torch.cat([torch.ones(100, 1), cubic().x], 1)
+           'answer = 0.0457': 'the limit of the data in section 1.2',
+           """X = torch.cat([torch.ones(100, 1), mine('1.5').x], 1)
 answer = 1/torch.linalg.eigvalsh(2*X.T @ X/100).max()""": '1/λ: the fastest rate, not the limit',
-           """X = torch.cat([torch.ones(100, 1), cubic().x], 1)
+           """X = torch.cat([torch.ones(100, 1), mine('1.5').x], 1)
 answer = 2/torch.linalg.eigvalsh(X.T @ X/100).max()""": 'forgets the factor 2'}),
 Exercise('1.6', stars=2,
     question="""Leave the activation out: `mlp(1, 2, 1, act=nn.Identity)`. Train it on the bent line with the four
@@ -180,14 +202,14 @@ answer = net""",
 answer = mlp(1, 500, 1, act=SteepSigmoid)""": 'not trained',
            'answer = mlp(1, 2, 1)': 'two nodes'}),
 Exercise('1.8', stars=2,
-    question="""Give a model the columns 1, x and 2x and no bias: `nn.Linear(3, 1, bias=False)`. Train it on
-`overparameterized()` with SGD, learning rate 0.1, 100 epochs. `answer` is a pair: the intercept and
-the slope of the line that it draws.""",
-    starter="""data = overparameterized()
+    question="""Give a model the columns 1, x and 2x and no bias: `nn.Linear(3, 1, bias=False)`. Train it on data of your
+own, `mine('1.8')` (1000 points along another line), with SGD, learning rate 0.1, 100 epochs. `answer` is
+a pair: the intercept and the slope of the line that it draws.""",
+    starter="""data = mine('1.8')
 X = torch.cat([torch.ones_like(data.x), data.x, 2*data.x], 1)
 # your training
 answer = ...""",
-    solution="""data = overparameterized()
+    solution="""data = mine('1.8')
 X = torch.cat([torch.ones_like(data.x), data.x, 2*data.x], 1)
 torch.manual_seed(1)
 net = nn.Linear(3, 1, bias=False)
@@ -199,11 +221,18 @@ for epoch in range(100):
     optimizer.zero_grad()
 w = net.weight.detach()[0]
 answer = [w[0], w[1] + 2*w[2]]""",
-    right=[3.1417, 6.2816], tol=0.01,
+    data=own_line, right=line_of, tol=0.01,
     hints=('Write the prediction out: w₀·1 + w₁·x + w₂·2x. What stands before x?',
            'Two numbers: the first weight, and one that is made of the other two.'),
-    wrong={'answer = [3.1417, 3.1408]': 'one weight only',
-           'answer = [3.1840, 6.2816]': 'the mean of y for the intercept'}),
+    wrong={"""data = mine('1.8')
+X = torch.cat([torch.ones_like(data.x), data.x], 1)
+a, b = torch.linalg.lstsq(X, data.y).solution[:,0].tolist()
+answer = [a, b/5]""": 'the weight of x only',
+           """data = mine('1.8')
+X = torch.cat([torch.ones_like(data.x), data.x], 1)
+a, b = torch.linalg.lstsq(X, data.y).solution[:,0].tolist()
+answer = [a, 3*b/5]""": 'adds the two weights without the factor 2',
+           'answer = [3.1417, 6.2816]': 'the line of section 1.9'}),
 Exercise('1.9', stars=3,
     question="""Write a function `will_succeed(w1, w2)`. It gets the *first* weights of a network `mlp(1, m, 1,
 bias=False)`, before any training: `w1` are the m weights from x to the nodes, `w2` the m weights from

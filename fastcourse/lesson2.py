@@ -100,6 +100,18 @@ def _small_reader(net) -> str:
     if share >= 0.95: return ''
     return say("By out > 0 it is right for {share:.1%} of the test digits; it must be 95% or more.", share=share)
 
+# %% ../nbs/exercises/lesson2.ipynb #6c63b390
+def _own_logits(g):
+    "20 logits, and 20 zeros and ones that follow them more or less."
+    out = 3*torch.randn(20, generator=g)
+    return out, torch.bernoulli((out/2).sigmoid(), generator=g)
+
+def _bce(data) -> float:
+    "The binary cross entropy, from its definition in 64 bits."
+    out, y = (o.double() for o in data)
+    P = out.sigmoid()
+    return -(y*P.log() + (1-y)*(1-P).log()).mean().item()
+
 # %% ../nbs/exercises/lesson2.ipynb #8a76fe6b
 exercises = [
     Exercise('2.1', stars=1,
@@ -292,4 +304,10 @@ exercises = [
                "answer = 'bcd'": "1 of 255 is black",
                "answer = 'c'": "misses b",
                "answer = 'bce'": "more data help"}),
+    Exercise('2.13', stars=2, data=_own_logits, right=_bce,
+        question="`mine('2.13')` gives 20 outputs of a network (logits) and the 20 true y. Everybody whose notebook carries a name has other ones. What is the binary cross entropy?",
+        starter="out, y = mine('2.13')        # both of shape (20,)\n# your code\nanswer = ...",
+        solution="out, y = mine('2.13')\nanswer = nn.BCEWithLogitsLoss()(out, y)",
+        hints=('The outputs are logits: first make probabilities, or use the loss that takes logits.', 'For each row: minus the logarithm of the probability given to what happened. Then the mean.'),
+        wrong={"out, y = mine('2.13')\nanswer = ((out.sigmoid() - y)**2).mean()": 'the mean squared error', "out, y = mine('2.13')\nanswer = nn.BCEWithLogitsLoss()(out.sigmoid(), y)": 'the sigmoid twice'}),
 ]

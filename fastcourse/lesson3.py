@@ -78,6 +78,24 @@ def _most(answer) -> str:
     if number.size != 1: return say("The answer must be one number of starts.")
     return '' if 16 <= number.item() <= 25 else say("25 starts of this network give another number.")
 
+# %% ../nbs/exercises/lesson3.ipynb #059746cf
+def _own_text(g) -> str:
+    "200 letters, each drawn by a probability that depends on the one before."
+    P, k, text = torch.rand(3, 3, generator=g)**3 + 0.02, 0, []
+    for _ in range(200):
+        text.append('abc'[k])
+        k = torch.multinomial(P[k], 1, generator=g).item()
+    return ''.join(text)
+
+def _text_floor(text) -> float:
+    "The cross entropy of the shares counted in the text, letter by letter."
+    total = 0.
+    for a in set(text[:-1]):
+        after = [d for c, d in zip(text, text[1:]) if c == a]
+        shares = [after.count(b)/len(after) for b in set(after)]
+        total -= len(after)*sum(p*math.log(p) for p in shares)
+    return total/(len(text) - 1)
+
 # %% ../nbs/exercises/lesson3.ipynb #6a542e98
 exercises = [
     Exercise('3.1', stars=1,
@@ -418,4 +436,10 @@ answer = {o: o for o in ('개', '고양이', '소', '밥', '고기', '풀', '먹
         wrong={"answer = 'a'": "exercise 3.7 builds one",
                "answer = 'c'": "not tested",
                "answer = 'd'": "more copies of the same pairs change nothing"}),
+    Exercise('3.13', stars=2, data=_own_text, right=_text_floor,
+        question="`mine('3.13')` gives a text of 200 letters. Everybody whose notebook carries a name has another one. A network sees one letter and gives the probabilities of the next. What is the smallest loss it can reach on all pairs of this text?",
+        starter="text = mine('3.13')\n# your code\nanswer = ...",
+        solution="import math\nfrom collections import Counter\ntext = mine('3.13')\npairs = list(zip(text, text[1:]))\nboth, first = Counter(pairs), Counter(a for a, b in pairs)\nanswer = -sum(math.log(both[a, b]/first[a]) for a, b in pairs)/len(pairs)",
+        hints=('The best network knows the shares: after each letter, how often which letter comes.', 'For each pair: minus the log of (count of the pair / count of its first letter). Then the mean over the 199 pairs.'),
+        wrong={"import math\nfrom collections import Counter\ntext = mine('3.13')\nn = Counter(text)\nanswer = -sum(math.log(n[o]/len(text)) for o in text)/len(text)": 'does not look at the letter before', 'answer = 0': 'a letter that has several next letters costs something'}),
 ]

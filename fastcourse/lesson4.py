@@ -64,6 +64,19 @@ def _knows_the_question_mark(answer) -> str:
     if P[1] > 0.9: return ''
     return say("With the state of the first piece, P of ? after the next 'hi' is {P:.2f}; it should be near 1.", P=P[1].item())
 
+# %% ../nbs/exercises/lesson4.ipynb #43e6b17e
+def _own_rnn(g):
+    "The three weights of an RNN with one node, and six inputs."
+    W, V, b = (0.3 + 0.7*torch.rand(3, generator=g)).tolist()
+    return W, V, -b, torch.randn(6, generator=g)
+
+def _last_state(data) -> float:
+    "The state that nn.RNN itself finds."
+    rnn = nn.RNN(1, 1)
+    with torch.no_grad():
+        for p, v in zip(rnn.parameters(), (data[0], data[1], data[2], 0.)): p.fill_(v)
+        return rnn(data[3][:, None])[1].item()
+
 # %% ../nbs/exercises/lesson4.ipynb #769e6605
 exercises = [
     Exercise('4.1', stars=1,
@@ -264,4 +277,10 @@ cuts the rest into streams of **whole** equal length. Which accuracy is the best
                "Does p ** (1/T) change the order of the probabilities? And what does a perfect reader reach?"),
         wrong={"answer = {'a', 'b', 'f'}": "it begins with zeros", "answer = {'b', 'c', 'f'}": "0.9993 is the ceiling",
                "answer = {'b', 'd', 'f'}": "temperature keeps the order", "answer = {'b', 'e', 'f'}": "f is about one half"}),
+    Exercise('4.14', stars=2, data=_own_rnn, right=_last_state,
+        question="`mine('4.14')` gives the weights W, V, b of an RNN with one node, and six inputs x. Everybody whose notebook carries a name has other ones. The state starts at 0. What is it after the six steps of $h_t = \\tanh(Wx_t + Vh_{t-1} + b)$?",
+        starter="W, V, b, x = mine('4.14')    # three numbers, and six in x\n# your code\nanswer = ...",
+        solution="W, V, b, x = mine('4.14')\nh = torch.zeros(1)\nfor o in x: h = torch.tanh(W*o + V*h + b)\nanswer = h.item()",
+        hints=('A loop over the six inputs: each step uses the state of the step before.', 'Start with h = 0, and put every h through tanh.'),
+        wrong={"W, V, b, x = mine('4.14')\nanswer = torch.tanh(W*x[-1] + b).item()": 'forgets the state', "W, V, b, x = mine('4.14')\nh = 0\nfor o in x: h = W*o + V*h + b\nanswer = h": 'no tanh'}),
 ]

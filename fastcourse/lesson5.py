@@ -106,6 +106,17 @@ def _enough(accuracy:float=0.9, width:float=0.06) -> int:
         if high-low < width: return n
         n += 10
 
+# %% ../nbs/exercises/lesson5.ipynb #813d7a7e
+def _own_features(g):
+    "The features of a picture, and the weights of a head."
+    return torch.randn(3, 4, 5, generator=g).relu(), torch.randn(2, 3, generator=g)
+
+def _highest_cell(data) -> list[int]:
+    "Row and column of the highest cell of the map of class 1, cell by cell."
+    features, W = data
+    cells = {(i, j): float(features[:, i, j] @ W[1]) for i in range(4) for j in range(5)}
+    return list(max(cells, key=cells.get))
+
 # %% ../nbs/exercises/lesson5.ipynb #dc2b4816
 exercises = [
     Exercise('5.1', 1,
@@ -417,4 +428,10 @@ statements are true? Give their letters, for example `answer = {'a', 'b'}`.""",
                  'the plane of the first two principal components.',
             'd': 'In section 5.9 the species can be told from Z, because Z was trained to tell them apart.',
         }),
+    Exercise('5.13', stars=2, data=_own_features, right=_highest_cell,
+        question="`mine('5.13')` gives the features of one picture, shape (3, 4, 5), and the weights W of a head with two classes, shape (2, 3). Everybody whose notebook carries a name has other ones. In which cell is the map of class 1 largest? Give `[row, column]`, counted from 0.",
+        starter="features, W = mine('5.13')\n# your code\nanswer = ...                                            # [row, column]",
+        solution="features, W = mine('5.13')\nmaps = torch.einsum('kc,chw->khw', W, features)\nanswer = list(divmod(int(maps[1].argmax()), 5))",
+        hints=('One einsum gives the maps of both classes; take that of class 1.', 'argmax counts through all 20 cells: the row is its quotient by 5, the column the rest.'),
+        wrong={"features, W = mine('5.13')\nmaps = torch.einsum('kc,chw->khw', W, features)\nanswer = list(divmod(int(maps[0].argmax()), 5))": 'the map of class 0', "features, W = mine('5.13')\nmaps = torch.einsum('kc,chw->khw', W, features)\nanswer = list(divmod(int(maps[1].argmax()), 5))[::-1]": 'column and row changed places'}),
 ]

@@ -21,7 +21,7 @@ def _slope(value) -> float:
 
 # %% ../nbs/01_nets.ipynb #bebb50ed
 class SteepSigmoid(nn.Module):
-    "The activation sigmoid(slope·x): almost a step from 0 to 1 at x = 0. Rows 1.7 and 1.8."
+    "The activation sigmoid(slope·x): almost a step from 0 to 1 at x = 0. Lessons 1.7 and 1.8."
     def __init__(self,
         slope:float=200., # Four times the steepness at 0
     ):
@@ -31,7 +31,7 @@ class SteepSigmoid(nn.Module):
     def extra_repr(self) -> str: return f'slope={self.slope:g}'
 
 class Bump(nn.Module):
-    "The activation b(x) = sigmoid(slope(x+½)) + sigmoid(-slope(x-½)) - 1: 1 from -½ to ½, else 0. Rows 2.5, 2.6."
+    "The activation b(x) = sigmoid(slope(x+½)) + sigmoid(-slope(x-½)) - 1: 1 from -½ to ½, else 0. Lessons 2.5, 2.6."
     def __init__(self,
         slope:float=200., # How steep its two sides are
     ):
@@ -75,7 +75,7 @@ def set_weights(
 
     A Linear's weight has shape (out, in). Where a parameter has one row or one column, a plain list will do.
     Raises `InputError` where the number of values or a shape does not fit, or a value is not finite; then nothing is
-    changed. Rows 2.4 and 3.5."""
+    changed. Lessons 2.4 and 3.5."""
     params = list(model.named_parameters())
     if len(params) != len(values):
         raise InputError(f"The model has {len(params)} parameters ({', '.join(n for n,_ in params)}), "
@@ -116,7 +116,7 @@ def staircase(
 ) -> nn.Sequential:
     """Linear(1,m)-Bump-Linear(m,1) with weights set so that it equals f at the middle of m equal steps from a to b.
 
-    The largest error halves when m doubles (f smooth). Outside the interval the network is 0. Row 2.5."""
+    The largest error halves when m doubles (f smooth). Outside the interval the network is 0. Lesson 2.5."""
     _interval(f, m, a, b)
     # The outer steps reach 1/20 of a step past the ends, since a bump is only half as high right at its edge.
     width = (b-a)/(m-0.1)
@@ -131,7 +131,7 @@ def staircase_errors(
     b:float=1., # Right end
     n:int=2001, # Number of points, evenly spread, at which the error is measured
 ) -> pd.DataFrame:
-    "The distance between f and its staircase: one row for each m, columns `max` and `mean`. Row 2.5."
+    "The distance between f and its staircase: one row for each m, columns `max` and `mean`. Lesson 2.5."
     check_whole('n', n, 2)
     ms = list(ms)
     if not ms: raise InputError("ms is empty: give numbers of steps, as in ms=(2, 4, 8).")
@@ -148,7 +148,9 @@ def bumps_as_sigmoids(
 ) -> nn.Sequential:
     """The same function with plain sigmoids: Linear(k,2m)-Sigmoid-Linear(2m,j).
 
-    Equal up to rounding: each bump is two sigmoids minus 1. Raises `InputError` for another kind of model. Row 2.5."""
+    Equal up to rounding: each bump is two sigmoids minus 1. Lesson 2.5.
+
+    Raises `InputError` for another kind of model."""
     kinds = (nn.Linear, Bump, nn.Linear)
     if not isinstance(model, nn.Sequential) or len(model) != 3 or not all(map(isinstance, model, kinds)) \
             or model[0].bias is None or model[2].bias is None:
@@ -196,7 +198,7 @@ def cut(
     """Consecutive pieces of a series side by side, shape (L // pieces, pieces, …).
 
     `cut(x, 2)[:,1]` is the second piece; what is left over at the end is dropped.
-    Raises `InputError` for more pieces than steps. Row 4.8."""
+    Raises `InputError` for more pieces than steps. Lesson 4.8."""
     if not isinstance(sequence, Tensor):
         raise InputError(f"cut needs a tensor of shape (L, …), not {type(sequence).__name__}; codes(text) makes one.")
     check_whole('pieces', pieces)
@@ -216,7 +218,8 @@ def lstm_shapes(
 ) -> pd.DataFrame:
     """What goes into an `nn.LSTM`, what comes out, and its parameters: a row each, columns `dims`, `shape`, `size`.
 
-    D is `directions`. The weights hold the four gates i, f, g, o on top of each other, hence 4·H_out rows. Row 4.7."""
+    D is `directions`. The weights hold the four gates i, f, g, o on top of each other, hence 4·H_out rows.
+    Lesson 4.7."""
     for name, o in dict(L=L, H_in=H_in, H_out=H_out, layers=layers).items(): check_whole(name, o)
     if N is not None: check_whole('N', N)
     if directions not in (1, 2): raise InputError(f"directions={directions!r} must be 1 or 2.")

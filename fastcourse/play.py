@@ -71,7 +71,7 @@ def _panels(n:int, width:float=8., height:float=3.) -> tuple[Figure, np.ndarray]
 
 # %% ../nbs/14_play.ipynb #5b880ff6
 def play_bent_line():
-    "Four sliders, the weights of ŷ = v₁·relu(w₁x) + v₂·relu(w₂x), and the loss on `bent_line()`. Rows 1.3 and 1.4."
+    "Four sliders, the weights of ŷ = v₁·relu(w₁x) + v₂·relu(w₂x), and the loss on `bent_line()`. Lessons 1.3, 1.4."
     data = bent_line()
     net = mlp(1, 2, 1, bias=False)
     def draw(w1, w2, v1, v2):
@@ -90,7 +90,7 @@ def play_learning_rate(
 ):
     """A point in the bowl λw²/2: each step multiplies w by 1 - lr·λ, so it bounces from lr = 1/λ on and leaves at 2/λ.
 
-    Sliders for the learning rate and for λ, how steep the bowl is. Exercise of row 1.2."""
+    Sliders for the learning rate and for λ, how steep the bowl is. Exercise of lesson 1.2."""
     check_whole('steps', steps)
     def draw(lr, steep):
         w = torch.tensor(1., dtype=torch.float64, requires_grad=True)
@@ -125,7 +125,7 @@ def play_learning_rate(
 
 # %% ../nbs/14_play.ipynb #d795ce6b
 def play_bump():
-    "A bump from two sigmoid nodes: sliders for its edges, its height, and how steep the edges are. Row 2.4."
+    "A bump from two sigmoid nodes: sliders for its edges, its height, and how steep the edges are. Lesson 2.4."
     x = torch.linspace(-10, 10, 401)[:,None]
     net = mlp(1, 2, 1, act=nn.Sigmoid)
     def draw(left, right, height, steep):
@@ -145,7 +145,7 @@ def play_bump():
 
 # %% ../nbs/14_play.ipynb #2c733340
 def play_staircase():
-    "A curve through six heights, which sliders draw, and the network of m steps that stands in for it. Row 2.5."
+    "A curve through six heights, which sliders draw, and the network of m steps that stands in for it. Lesson 2.5."
     from scipy.interpolate import PchipInterpolator # late: only this one needs it
     at = np.linspace(-1, 1, 6)
     x = torch.linspace(-0.999, 0.999, 999, dtype=torch.float64)[:,None]
@@ -187,10 +187,11 @@ def play_letters(
     lrnr, # Learner or module: letters -> embedding -> h (one or two nodes) -> Linear
     vocab, # The letters in the order of their codes
 ):
-    """Move a letter on the line or plane of h, and see the P of all letters. Rows 3.2 to 3.6.
+    """Move a letter on the line or plane of h, and see the P of all letters. Lessons 3.2 to 3.6.
 
     A letter moves by at most twice the farthest place, and stays in the picture. Raises `InputError` for a network
-    that has no Embedding, no Linear layer at its end, or more than two hidden nodes, and for letters that do not fit."""
+    that has no Embedding, no Linear layer at its end, or more than two hidden nodes, and for letters that
+    do not fit."""
     vocab, head = _letters_of(lrnr, vocab)
     codes = torch.arange(len(vocab), device=head.weight.device)
     table = layer_outputs(lrnr, codes, names=vocab)
@@ -221,7 +222,7 @@ def play_letters(
 
 # %% ../nbs/14_play.ipynb #69c8ad65
 def play_softmax():
-    "Three outputs and a temperature: P = softmax(out / temperature), as bars. Row 4.10 and `generate`."
+    "Three outputs and a temperature: P = softmax(out / temperature), as bars. Lesson 4.10 and `generate`."
     def draw(temperature, a, b, c):
         P = (torch.tensor([a, b, c], dtype=torch.float64)/temperature).softmax(0)
         figure, (ax,) = _panels(1, 5)
@@ -243,7 +244,7 @@ def play_cam(
     """The map of the predicted class over a picture: sliders for its opacity, a grey cover, and a move sideways.
 
     Only a cover or a move asks the network again. Raises `InputError` for what is no
-    Learner, and as `cams` does. Row 5.7."""
+    Learner, and as `cams` does. Lesson 5.7."""
     from fastcourse.cam import Learner, cams, lay_over # late: they load fastai.vision
     if not isinstance(lrnr, Learner):
         raise InputError(f"play_cam needs a Learner, as cam_learner(dls) gives it, not {type(lrnr).__name__}.")

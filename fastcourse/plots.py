@@ -116,7 +116,7 @@ def show_layers(
     """One panel for each layer, below each other: its units as named lines over the inputs. Returns the axes.
 
     Where the input is a single number, it is the horizontal axis; else the rows are, with their tokens as ticks.
-    Raises `InputError` for an unknown layer, and for y or labels of another length. Rows 1.4, 1.6, 2.4, 3.2."""
+    Raises `InputError` for an unknown layer, and for y or labels of another length. Lessons 1.4, 1.6, 2.4, 3.2."""
     everything = _blocks(table, None)
     blocks = _blocks(table, layers)
     n = len(next(iter(blocks.values())))
@@ -189,7 +189,7 @@ def show_matrix(
 
     Each block has its own scale, written above it: plus and minus its largest absolute value (±1 for probabilities P);
     with `vmax` all have the same. Cells without a number (NaN) are grey. Raises `InputError` for blocks with different
-    numbers of rows, an unknown block, or vmax not above 0. Rows 3.3-3.7, 4.1, 4.3, 5.8."""
+    numbers of rows, an unknown block, or vmax not above 0. Lessons 3.3-3.7, 4.1, 4.3, 5.8."""
     blocks = {k: (v, _numbers(k, v)) for k,v in _blocks(table, layers).items()}
     if vmax is not None and (not isinstance(vmax, (int, float)) or not 0 < vmax < math.inf):
         raise InputError(f"vmax={vmax!r} must be a number above 0.")
@@ -245,7 +245,7 @@ def show_fit(
 
     `show_fit(*bent_line(), fit=net)` takes a data set as it comes. Raises `InputError` for lengths that differ or a fit
     with several values for each x. A truth that is a function of x, (n, 1) to (n, 1), is drawn between the points too.
-    Rows 1.2-1.9, 2.1, 2.2, 2.6."""
+    Lessons 1.2-1.9, 2.1, 2.2, 2.6."""
     at = _numbers('x', x)
     at = at.reshape(len(at), -1)[:,0]
     order = np.argsort(at, kind='stable')

@@ -186,7 +186,7 @@ def recurrent(
     both:bool=False, # Two directions (D = 2)?
     batch_first:bool=False, # Series before steps?
 ) -> tuple[Tensor, ...]: # States of the last layer (R, L, N, D·H), then the last states, shaped as `hx`
-    "A recurrent layer of R starts at once. Equations: torch's documentation of nn.RNN, nn.LSTM and nn.GRU. Row 4.1."
+    "A recurrent layer of R starts at once. Equations: torch's documentation of nn.RNN, nn.LSTM and nn.GRU. Lesson 4.1."
     D, k, lasts = 1+both, 4 if bias else 2, []
     if batch_first: x = x.transpose(-3, -2)
     for i in range(0, layers*D, D):

@@ -134,7 +134,7 @@ def train_replicas(
     norm, hooks, a path that depends on its numbers) is trained one by one, after a warning that says why; inside
     `with joblib.parallel_config(n_jobs=2):` in two processes of one thread each. A start that reaches NaN does not
     touch the others; a warning names it. The models come back to the device of `x`, and torch's random numbers go on
-    as if none had been drawn. `InputError` for bad input. Rows 3.7, 4.1 and 4.2."""
+    as if none had been drawn. `InputError` for bad input. Lessons 3.7, 4.1 and 4.2."""
     return _train([make_model], x, y, loss_func, n, epochs, lr, seeds, opt, device, bs, sched, progress)[0]
 
 def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='adam', device=None, bs=None, sched=None,
@@ -166,7 +166,7 @@ def compare_replicas(
     `best` and `median` are of the last losses; `replicas` is what `train_replicas` gives. The other arguments are those
     of `train_replicas`. Inside `with joblib.parallel_config(n_jobs=2):` settings train side by
     side in processes; else those that differ in width only are one stack.
-    Raises `InputError` for bad input, too. Rows 3.7, 4.1 and 4.2."""
+    Raises `InputError` for bad input, too. Lessons 3.7, 4.1 and 4.2."""
     if not isinstance(settings, dict) or not settings:
         raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     check_number('threshold', threshold)
@@ -205,7 +205,7 @@ def show_replicas(
     """A grid of pictures, five in a row: [h | P] of each start for each row of `x`, with its last loss as the title.
 
     h is what goes into the last Linear layer, P the softmax of the outputs. Colours go from blue (-1 and less) over
-    white (0) to red (1 and more), as the bar says. Rows of (L, N, …) come step after step. Rows 3.7 and 4.1."""
+    white (0) to red (1 and more), as the bar says. Rows of (L, N, …) come step after step. Lessons 3.7 and 4.1."""
     if not isinstance(replicas, Replicas):
         raise InputError(f"replicas is of type {type(replicas).__name__}; give what train_replicas gives.")
     if rows is not None: check_whole('rows', rows)

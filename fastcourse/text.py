@@ -132,7 +132,7 @@ def lm_learner(
     """A language model as a fastai `LMLearner` whose `predict` is fast; `fit_one_cycle(3, 2e-2)` trains it.
 
     The defaults are for texts of a course: small and without regularisation, 0.999 next-word accuracy on the human
-    numbers (LESSONS 4.10) in seconds. For a large corpus, `config=awd_lstm_lm_config, drop_mult=1., alpha=2., beta=1.`
+    numbers (lesson 4.10) in seconds. For a large corpus, `config=awd_lstm_lm_config, drop_mult=1., alpha=2., beta=1.`
     is fastai's `language_model_learner`. `fine_tune(3)` works too, at one rate for all layers unless `pretrained`.
     Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config`
     with unknown names."""

@@ -15,7 +15,7 @@ from fastai.torch_core import default_device
 from torch import Tensor, nn
 from .core import InputError, eval_mode, progress
 from .recurrent import forget_loops
-from .stacked import Rows, Stack, Starts, Unstackable, descend, distinct, unreduced
+from .stacked import Stack, Unstackable, descend, distinct
 
 # %% ../nbs/04_together.ipynb #b58f2ffa
 @torch.no_grad()
@@ -227,28 +227,25 @@ def _replayed(step:Callable) -> Callable:
 # %% ../nbs/04_together.ipynb #30c50597
 def _together(models, x, y, loss_func, probes, fit) -> Tensor:
     "Train the models in one stack: losses (R, epochs). `probes`: by number of the start. Raises `Unstackable`."
-    terms, bs = unreduced(loss_func) if y.dim() else None, fit.keywords['bs']
-    rows = distinct(x, y) if terms and bs is None else None
+    recurrent, small = _size(models[0], x)[0], len(models)*max(p.bytes for p in probes.values()) < _SMALL
+    threads = 1 if x.device.type == 'cpu' and (recurrent or small) else torch.get_num_threads()
+    rows = distinct(x, y) if fit.keywords['bs'] is None else None
     if rows:
         try: evaluate(models[0], rows[0])
         except Exception: rows = None # the model's own code may count on the number of rows
-    ways = [(Rows, terms, rows)]*bool(rows) + [(Starts, terms, None)]*bool(terms) + [(Starts, None, None)]
-    recurrent, small = _size(models[0], x)[0], len(models)*max(p.bytes for p in probes.values()) < _SMALL
-    threads = 1 if x.device.type == 'cpu' and (recurrent or small) else torch.get_num_threads()
     with _threads(threads), _own_stream(x.device):
-        for i,(kind, *way) in enumerate(ways, 1):
-            stack = Stack(models, [*probes.values()][-1].trained, kind)
-            try: return _in_stack(stack, x, y, loss_func, probes, fit, *way)
-            except Unstackable:
-                if i == len(ways): raise
+        if rows:
+            try: return _in_stack(models, *rows, loss_func, probes, fit)
+            except Unstackable: pass # then all rows
+        return _in_stack(models, x, y, None, loss_func, probes, fit)
 
-def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
-    share, losses, opt = None, [], fit.keywords['make_optimizer']
-    if rows: (x, y, counts), share = rows, rows[2].to(stack.flat)/rows[2].sum()
-    own = functools.partial(stack.losses, stack.mean_of(terms, share) if terms else loss_func)
+def _in_stack(models, x, y, counts, loss_func, probes, fit) -> Tensor:
+    stack, losses, opt = Stack(models, [*probes.values()][-1].trained, counts), [], fit.keywords['make_optimizer']
     if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
-    if x.is_cuda and terms and _is_fixed(fit, loss_func):
+    if x.is_cuda and _is_fixed(fit, loss_func):
         opt, fit = functools.partial(opt, capturable=True), functools.partial(fit, wrap=_replayed)
+    # A loss of fastai flattens first, and would take R for rows.
+    own = functools.partial(stack.losses, loss_func.func if hasattr(loss_func, 'floatify') else loss_func)
     for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
         losses.append(loss)
         for i,probe in probes.items():
@@ -259,7 +256,7 @@ def _in_stack(stack, x, y, loss_func, probes, fit, terms, rows) -> Tensor:
 def _check_losses(got, want):
     small = 1 if torch.finfo(want.dtype).eps > 1e-10 else 1e-4
     size = want.nan_to_num(0, 0, 0).abs().max().item()
-    if not torch.allclose(got, want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
+    if not torch.allclose(got.to(want), want, rtol=1e-3*small, atol=1e-5*small*size, equal_nan=True):
         raise Unstackable("its losses in a stack are not those of a start alone")
 
 # %% ../nbs/04_together.ipynb #1416acea
@@ -335,7 +332,7 @@ def train_starts(
     show:bool=True, # Show a progress bar?
     **recipe, # epochs, make_optimizer, lr, bs and sched, as `descend` takes them
 ) -> list[tuple[list, np.ndarray, str]]: # Of each setting the models, the losses (n, epochs), why alone
-    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Row 4.1."
+    "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Lesson 4.1."
     fit, n, res = functools.partial(descend, desc='starts' if show else None, **recipe), len(seeds), []
     with _lock, _own_random_numbers(), torch.enable_grad():
         x, y, home, built = x.detach(), y.detach(), x.device, []

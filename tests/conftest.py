@@ -25,9 +25,9 @@ settings.register_profile("long", deadline=None, max_examples=500, print_blob=Tr
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("long" if LONG else "every time")
 
-# A file stays on one worker, for its fixtures (`pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in the Makefile).
+# A file stays on one worker, for its fixtures: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in Makefile.
 # What takes longest starts first, so that no worker is left alone with it at the end.
-LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_cli_streams", "test_play", "test_replicas"]
+LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_grading", "test_cli_streams", "test_play"]
 
 
 def pytest_collection_modifyitems(items):

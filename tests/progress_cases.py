@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from fastcourse.all import *
@@ -75,6 +76,13 @@ class World:
         for i in range(n): (place/"a"/f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff no picture %d" % i)
         return place
 
+    def grade(self, n: int):
+        "Grade a new folder with `n` files that are no notebooks: no kernel is started, and nobody needs pictures."
+        place = self.root/f"submitted{next(self.fresh)}"
+        place.mkdir()
+        for i in range(n): (place/f"{i}.ipynb").write_text("{")
+        with mock.patch("fastcourse.editions.lesson_pictures"): return grade(place, place.with_suffix(".csv"))
+
     def urls(self, n: int) -> list[str]:
         "`n` addresses at which nobody listens: the bar goes on all the same."
         return [f"http://127.0.0.1:9/{i}.png" for i in range(n)]
@@ -104,6 +112,7 @@ def calls(w: World) -> dict:
         "train_replicas_alone": lambda n: train_replicas(Asks, x, 2*x, nn.MSELoss(), n=n, epochs=2),
         "compare_replicas": lambda n: compare_replicas({"one": mlp2}, x, 2*x, nn.MSELoss(), n=2,
                                                        epochs=n, threshold=1.),
+        "grade": w.grade if w else None,
         "lrnr.predict": lambda n: w.speaker.predict("one two", n_words=n),
     }
 

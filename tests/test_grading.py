@@ -40,8 +40,8 @@ def graded(tmp_path_factory):
     hand("other", "seed_by('right')", "1", "2", "seed_by('right')", *RIGHT)
     hand("hungry", *RIGHT, "x = torch.zeros(40, 2**30, dtype=torch.uint8).fill_(1)", *ANOTHER)
     hand("dies", *RIGHT, "import os; os._exit(1)", *ANOTHER)
-    hand("calls", "import socket", "try: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(e)\n"
-         "else: raise SystemExit", *RIGHT)
+    hand("calls", "import socket", "try: socket.create_connection(('192.0.2.1', 80), 1)\n"
+         "except OSError as e: print(e)\nelse: raise SystemExit", *RIGHT)
     hand("older", *RIGHT, version="0.0.1")
     (folder/"broken.ipynb").write_text("{")
     (folder/"minji").mkdir()
@@ -49,9 +49,7 @@ def graded(tmp_path_factory):
     submission(folder/"twin"/"copy.ipynb", START, *RIGHT, name="right")
     out = tmp/"marks.csv"
     # a cell may take a third of the minutes: enough to load torch on a busy machine
-    with pytest.MonkeyPatch.context() as m:
-        m.setattr("fastcourse.editions.lesson_pictures", lambda dest: None)    # only lesson 5 reads them
-        marks = grading.grade(folder, out, minutes=2, memory=8)
+    marks = grading.grade(folder, out, minutes=2, memory=8)
     return {f.rpartition(".")[0].rpartition("/")[2]: row for f, row in zip(marks.file, marks.to_dict("records"))}, out
 
 

@@ -26,7 +26,9 @@ def tables(): return {o.name: json.loads(o.read_text("utf-8")) for o in room.kor
 
 
 def test_places_for_values_are_the_same_in_both_languages():
-    places = lambda text: sorted(re.findall(r"(?<!\{)\{[a-z_]\w*(?:[:!][^}]*)?\}(?!\})", text))
+    def places(text):
+        "The fields of a format, not those of a formula"
+        return sorted(re.findall(r"(?<!\{)\{[a-z_]\w*(?:[:!][^}]*)?\}(?!\})", re.sub(r"\$[^$]*\$", "", text)))
     for name, table in tables().items():
         for english, korean in table.items():
             words = re.sub(r"\{[^}]*\}|`[^`]*`", "", english)

@@ -23,6 +23,7 @@ from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.metrics import F1Score, Perplexity, accuracy, mse
 from hypothesis import given, settings, strategies as st
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -873,6 +874,55 @@ def test_interpretation_of_other_learners(capsys):
 
 # Modes
 
+class Walk(torch.optim.Optimizer):
+    "A plain step of gradient descent, decorated as torch's documentation shows it."
+    def __init__(self, params, lr=0.1): super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]: p -= group["lr"]*p.grad
+
+
+@pytest.mark.parametrize("opt", [partial(torch.optim.SGD, lr=0.1), Walk])
+def test_what_is_hooked_to_a_step_runs(opt):
+    x, y = points()
+    def trained(change):
+        lrnr = tensor_learner(x, y, linear(), nn.MSELoss(), opt_func=partial(OptimWrapper, opt=opt))
+        with lrnr.no_logging(), lrnr.no_bar():
+            lrnr.fit(1)
+            with change(lrnr.opt.opt): lrnr.fit(1)
+        return lrnr
+    seen = []
+    note = lambda *args: seen.append(args[0])
+    @contextlib.contextmanager
+    def hooked(*ways):
+        handles = [way(note) for way in ways]
+        yield
+        for h in handles: h.remove()
+    bare = trained(lambda opt: contextlib.nullcontext())
+    own = trained(lambda opt: hooked(opt.register_step_pre_hook, opt.register_step_post_hook))
+    assert seen == [own.opt.opt]*2
+    everyones = trained(lambda opt: hooked(register_optimizer_step_pre_hook, register_optimizer_step_post_hook))
+    assert seen[2:] == [everyones.opt.opt]*2
+    profile = torch.profiler.profile()
+    profiled = trained(lambda opt: profile)
+    assert [o.count for o in profile.key_averages() if o.key.startswith("Optimizer.step#")] == [1]
+    for lrnr in (own, everyones, profiled): assert_close(lrnr.model.weight, bare.model.weight, **exactly)
+
+
+def test_a_scheduler_of_torch_counts_steps():
+    x, y = points()
+    lrnr = tensor_learner(x, y, linear(), nn.MSELoss(), opt_func=torch_adam)
+    with lrnr.no_logging(), lrnr.no_bar():
+        lrnr.fit(1)
+        schedule = torch.optim.lr_scheduler.StepLR(lrnr.opt.opt, 1)
+        lrnr.fit(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                       # torch warns where it saw no step before
+        schedule.step()
+
+
 class OwnTrain(nn.BatchNorm1d):
     "Its statistics stay as they are."
     def train(self, mode=True): return super().train(False)
@@ -1267,6 +1317,13 @@ def test_learning_rates_that_are_no_number_are_refused(method, args, bad):
     assert all(torch.equal(a, b) for a, b in zip(before, lrnr.model.parameters()))
     quiet(getattr(lrnr, method), *args, 0.1)  # nothing of it stays
     assert any(not torch.equal(a, b) for a, b in zip(before, lrnr.model.parameters()))
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_one_cycle", "fit_flat_cos", "fine_tune"])
+@pytest.mark.parametrize("bad", [-1, 1.5, "3", None])
+def test_epochs_that_are_no_number_of_them_are_refused(method, bad):
+    lrnr = tensor_learner(*points(), linear(), nn.MSELoss())
+    with pytest.raises(InputError, match="epoch"): getattr(lrnr, method)(bad)
 
 
 def test_learning_rates_of_lr_find_and_of_the_learner():

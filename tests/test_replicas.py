@@ -431,6 +431,7 @@ def in_place():
     (Hidden, "not those of a start alone"), (in_place, "in place"),
     (lambda: SeqNet(nn.LSTM(5, 4, num_layers=2, dropout=0.2), nn.Linear(4, 1)), "random numbers"),
     (lambda: SeqNet(nn.LSTM(5, 4, proj_size=2), nn.Linear(2, 1)), "proj_size"),
+    (lambda: Made(lambda s, x: s.f(s.cell(x)[0]), cell=nn.LSTMCell(5, 4), f=nn.Linear(4, 1)), "lstm_cell"),
     (lambda: Made(lambda s, x: s.f(x)*float(s.f(x).detach().mean()), f=nn.Linear(5, 1)),
      "path depends on its numbers")])
 @pytest.mark.filterwarnings("ignore:LSTM with projections")

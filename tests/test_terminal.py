@@ -61,6 +61,8 @@ def world(tmp_path_factory):
     place = tmp_path_factory.mktemp("terminal")
     pictures(place/"set"/"train", 8), pictures(place/"set"/"test", 6)
     pd.DataFrame({"text": ["one two three four five six"]*60}).to_csv(place/"texts.csv", index=False)
+    (place/"submitted").mkdir()
+    (place/"submitted"/"broken.ipynb").write_text("{")
     return place
 
 
@@ -76,6 +78,8 @@ COMMANDS = [
     ["cam", "net", "set/test", "-o", "cam.png"],
     ["lm", "train", "texts.csv", "-o", "speaker", "--epochs", 1, "--bs", 2, "--seq-len", 8],
     ["lm", "generate", "speaker", "one two", "-n", 5],
+    ["lessons", "course"],
+    ["grade", "submitted"],
 ]
 
 

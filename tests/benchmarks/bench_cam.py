@@ -1,7 +1,8 @@
 """Class activation maps against a bare forward pass, against grad-cam and torchcam, and against the course's loop.
 
-python tests/benchmarks/bench_cam.py [--quick]     # resnet34 at 224, batches of 32, untrained: times do not depend on
-the weights
+python tests/benchmarks/bench_cam.py [--quick]
+
+resnet34 at 224 pixels, batches of 32, untrained: times do not depend on the weights.
 
 The peers come with pip install -e '.[dev]'. All take the same loaded batch, but for the part about files.
 """
