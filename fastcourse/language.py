@@ -70,7 +70,8 @@ def _label(text:str) -> str:
     if text.startswith('● '): return f'● {_label(text[2:])}'
     if (found := korean().get(text)) is not None: return found
     m = re.fullmatch(r'(\D+?)(:? [\d$(].*)', text, re.S)
-    return korean().get(m[1], m[1])+m[2] if m else text
+    if m is None or re.search('[A-Za-z]{3}', re.sub(r'\$[^$]*\$', '', m[2])): return text # half a sentence helps nobody
+    return korean().get(m[1], m[1])+m[2]
 
 def _translated(form):
     "A formatter of ticks that have names, with its names in Korean; None for one of numbers."
@@ -89,7 +90,9 @@ def _relabel(fig, font) -> None:
     for o in fig.findobj(Text):
         old = o.get_text()
         if old and (new := _label(old)) != old: o.set_text(new)
-        if '$' in o.get_text() and re.search('[가-힣]', o.get_text()): o.set_family(font)
+        if '$' in o.get_text() and re.search('[가-힣]', o.get_text()):
+            o.set_family(font)
+            o.set_text(o.get_text().replace('ŷ', r'$\hat{y}$').replace('−', '-')) # what Korean fonts lack
 
 def korean_labels(
     fig, # A new matplotlib figure

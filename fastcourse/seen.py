@@ -60,10 +60,6 @@ def as_items(
     return [_as_item(o) for o in items]
 
 # %% ../nbs/09_seen.ipynb #86695ae9
-def _read(item) -> PILImage:
-    "A file with the verdict of `check_images`, a PIL picture as it looks."
-    return PILImage.create(load_rgb(item)) if isinstance(item, Path) else rgb_image(item)
-
 class _Pictures:
     "Items as pictures for fastai's DataLoader, each with a mark: could it be read? One that could not is blank."
     split_idx = 1 # prepare them as the validation set is

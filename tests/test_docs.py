@@ -1,4 +1,4 @@
-"""The site: what is written for it, without Sphinx; where that is installed, its pages in a browser that reaches nobody."""
+"""The site: what is written for it, without Sphinx; where that is installed, its pages in a browser without network."""
 import functools
 import http.server
 import importlib.util
