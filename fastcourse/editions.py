@@ -20,7 +20,7 @@ _folder = files('fastcourse')/'lessons' # with their Korean prose and the photog
 def _source(cell:dict) -> str: return ''.join(cell['source'])
 
 def _flags(cell:dict) -> set[str]:
-    "nbdev's directives of a code cell: hide, slow, cuda."
+    "nbdev's directives of a code cell: hide, slow, cuda, eval (which is always false)."
     return set(re.findall(r'^#\| *(\w+)', _source(cell), re.M)) if cell['cell_type'] == 'code' else set()
 
 def _is_test(cell:dict) -> bool:
@@ -95,7 +95,7 @@ def _code_cell(cell:dict, words:dict) -> dict:
     "A code cell without nbdev's directives: what takes minutes says so, and what needs a GPU is text."
     flags,text = _flags(cell),re.sub(r'^#\|.*\n?', '', _source(cell), flags=re.M).strip('\n')
     text = text.replace("'../../images'", "'images'")
-    if 'cuda' in flags: return _cell('markdown', cell['id'], f"{words['gpu']}\n\n```python\n{text}\n```")
+    if flags & {'cuda', 'eval'}: return _cell('markdown', cell['id'], f"{words['gpu']}\n\n```python\n{text}\n```")
     if 'slow' in flags: text = f"# {words['slow']}\n{text}"
     res = _cell('code', cell['id'], text, **({'tags': ['slow']} if 'slow' in flags else {}))
     if 'hide' in flags: res['metadata'] = {'jupyter': {'source_hidden': True}}
