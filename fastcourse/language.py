@@ -77,7 +77,7 @@ def _translated(form):
     "A formatter of ticks that have names, with its names in Korean; None for one of numbers."
     from matplotlib.ticker import FixedFormatter, FuncFormatter
     if not isinstance(form, (FixedFormatter, FuncFormatter)) or hasattr(form, 'english'): return None
-    res = FuncFormatter(lambda x, pos=None: _label(form(x, pos)))
+    res = FuncFormatter(lambda x, pos=None: _label(str(form(x, pos))))
     res.english = form
     return res
 

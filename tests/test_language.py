@@ -83,6 +83,26 @@ def test_labels_stay_english_without_a_font(monkeypatch, capsys):
 
 
 @needs_font
+def test_names_of_ticks_that_are_numbers():
+    room.language("ko")
+    fig, ax = plt.subplots()
+    ax.set_xticks([0, 1, 2], [1, "loss", 2.5])
+    fig.canvas.draw()
+    assert [o.get_text() for o in ax.get_xticklabels()] == ["1", "손실", "2.5"]
+
+
+@needs_font
+def test_half_a_sentence_is_not_translated():
+    room.language("ko")
+    fig, ax = plt.subplots()
+    ax.set_title("loss (mean squared error) of two nets")
+    ax.set_xlabel("loss (log)")
+    ax.set_ylabel("● data")
+    fig.canvas.draw()
+    assert ax.get_title().startswith("loss (") and ax.get_ylabel() == "● 데이터"
+
+
+@needs_font
 def test_english_comes_back():
     room.language("ko")
     room.language("en")
