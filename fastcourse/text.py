@@ -94,9 +94,23 @@ _small_config = dict(emb_sz=128, n_hid=128, n_layers=1)
 def _config(config, pretrained):
     "fastai's own settings with the changes in `config`"
     from fastai.text.models.awdlstm import awd_lstm_lm_config
+    if not isinstance(config, (dict, type(None))):
+        raise InputError(f"config={config!r} is no table of settings; give a dict, for example dict(n_hid=256).")
     strange = (config or {}).keys() - awd_lstm_lm_config.keys() - {'init'}
-    if strange: raise InputError(f"config has no {min(strange)!r}; it may have {', '.join(awd_lstm_lm_config)}.")
+    if strange:
+        raise InputError(f"config has no {min(strange, key=str)!r}; it may have {', '.join(awd_lstm_lm_config)}.")
     return {**awd_lstm_lm_config, **({} if pretrained else _small_config), **(config or {})}
+
+def _check_sizes(config, drop_mult):
+    "Layers of one unit at least, and dropouts that are probabilities, also after they are scaled"
+    for name in ('emb_sz', 'n_hid', 'n_layers'): check_whole(name, config[name])
+    check_number('drop_mult', drop_mult, 0)
+    for name,p in config.items():
+        if not name.endswith('_p'): continue
+        check_number(name, p, 0, 1)
+        if p*drop_mult > 1:
+            raise InputError(f"drop_mult={drop_mult!r} makes {name}={p} a dropout of {p*drop_mult:.3g}, and 1 is the "
+                             f"most; give a drop_mult of at most {1/p:.3g}.")
 
 def _are_texts(o): return not hasattr(type(o), 'train_ds') # DataLoaders have it
 
@@ -136,6 +150,8 @@ def lm_learner(
     is fastai's `language_model_learner`. `fine_tune(3)` works too, at one rate for all layers unless `pretrained`.
     Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config`
     with unknown names."""
+    config = _config(config, pretrained)
+    _check_sizes(config, drop_mult)
     dls = lm_dls(df_or_path, text_col, seq_len, bs, valid_pct) if _are_texts(df_or_path) else df_or_path
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
@@ -148,8 +164,8 @@ def lm_learner(
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
     if path is not None: dls.path = Path(path)
     learned = pretrained or pretrained_fnames is not None
-    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, _config(config, pretrained), drop_mult,
-                              pretrained, backwards=backwards, pretrained_fnames=pretrained_fnames)
+    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, config, drop_mult, pretrained,
+                              backwards=backwards, pretrained_fnames=pretrained_fnames)
     lrnr = FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(),
                          metrics=accuracy if metrics == 'accuracy' else metrics,
                          # without pretrained weights fine_tune may train all layers alike

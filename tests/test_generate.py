@@ -377,7 +377,9 @@ def refused(prompt, kw, says):
     (dict(choose=max, beam=2), "choose replaces the drawing"), (dict(seed=2**64), "seed=18446744073709551616"),
     (dict(repetition_penalty=math.inf), "repetition_penalty=inf"), (dict(stream=True, n=2), "stream"),
     (dict(stream=True, beam=2), "stream"), (dict(stop=3), "stop"), (dict(stop=[3]), "stop"),
-    (dict(specials=["xxnone"]), "'xxnone' is none of"),
+    (dict(specials=["xxnone"]), "'xxnone' is none of"), (dict(specials=3), "specials=3 must be a list"),
+    (dict(specials="xxbos"), "specials='xxbos' must be a list"), (dict(specials=[3]), "'3' is none of"),
+    (dict(choose=3), "choose=3 is no function"),
 ])
 def test_a_bad_value_is_one_clear_line(kw, says): refused(start, kw, says)
 
