@@ -193,7 +193,7 @@ def cam_learner(
     if stride is not None: body,made = cut_body(body, stride, name),{**made, 'stride': int(stride)}
     model = ReadableNet(body, cam_head(n_features(body, name), get_c(dls)), made=made)
     _normalize(dls, body, head)
-    lrnr = ImageLearner(dls, model, metrics=metrics, splitter=body_head_split, **kwargs)
+    lrnr = ImageLearner(dls, model, metrics=metrics, **{'splitter': body_head_split, **kwargs})
     if pretrained or weights is not None or head is not None: lrnr.freeze()
     return lrnr
 
