@@ -232,7 +232,9 @@ def _place(logits:Tensor|None, new:Tensor, n:int, n_classes:int) -> Tensor:
     return torch.empty(n, n_classes) if logits is None else logits
 
 def _check_kind(lrnr:Learner) -> None:
-    "Refuse a learner whose probabilities are no softmax."
+    "Refuse a learner without classes, and one whose probabilities are no softmax."
+    if getattr(lrnr.dls, 'vocab', None) is None:
+        raise InputError("this learner has no classes (its dls have no vocab); give a classifier, as of cam_learner")
     loss = lrnr.loss_func
     if isinstance(loss, (BaseLoss, nn.Module)) and isinstance(getattr(loss, 'func', loss), nn.BCEWithLogitsLoss):
         raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a "

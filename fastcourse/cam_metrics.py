@@ -50,7 +50,8 @@ def _is_flat(map_:Tensor) -> bool:
 
 def _check_maps(m) -> None:
     "Refuse what are no maps, such as the learner in their place."
-    if not isinstance(m, CAMs): raise InputError(f"m is of type {type(m).__name__}; give the maps of cams(lrnr, items)")
+    if not isinstance(m, CAMs):
+        raise InputError(f"these maps are of type {type(m).__name__}; give CAMs, as cams(lrnr, items) makes them")
 
 def _check_any(n:int, flat:int) -> None:
     "Refuse a set without one map to judge."
@@ -241,6 +242,7 @@ def grid_pointing_game(
     if n is not None: check_whole('n', n, 2)
     check_whole('seed', seed, 0), check_whole('bs', bs)
     m,flat = explain(items),0
+    _check_maps(m)
     pool,rng,shares,centre = _sure(m, n),np.random.default_rng(seed),[],[]
     places = [int(rng.integers(4)) for _ in pool]
     cells = [np.insert(_others(m, i, pool, rng), place, i) for i,place in zip(pool, places)]
@@ -418,6 +420,7 @@ def model_randomisation(
     check_learner(lrnr, 'cam_learner'), check_function('explain', explain, 'such as cams or gradcam')
     check_whole('draws', draws), check_whole('seed', seed, 0)
     m,rng,res = explain(lrnr, items),torch.Generator().manual_seed(seed),{}
+    _check_maps(m)
     idx,rows = m.class_idx(which),torch.arange(len(m))
     maps,kept = m.maps[rows, idx].float(),items if isinstance(items, Tensor) else m.items
     values = {name: np.full((draws, len(m)), np.nan) for name in ('head', 'all')}

@@ -85,6 +85,7 @@ def lm_dls(
     if not 0 < valid_pct < 1 or int(valid_pct*len(df)) == 0:
         raise InputError(f"valid_pct={valid_pct!r} of {len(df)} rows leaves no row to check with: "
                          f"it must be at least {1/len(df):.2g}, and less than 1.")
+    if like is not None: plain_model(like)
     from fastcourse.lm import text_dls
     return text_dls(df, seq_len, bs, valid_pct, like)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, Image, Learner, get_image_files, models,
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DataLoaders, Image, Learner, get_image_files, models,
                                resnet18, set_seed, vision_learner)
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -342,6 +342,7 @@ def test_odd_pictures(lrnr, tmp_path):
 @pytest.mark.parametrize("f, word", [
     *[(lambda o, m, bad=bad, act=act: act(bad, m.items), "The learner is .*pass a Learner")
       for act in (cams, gradcam) for bad in (None, "model.pkl", nn.Flatten(), Learner)],
+    (lambda o, m: gradcam(Learner(DataLoaders([1], [1]), nn.Flatten(), nn.MSELoss()), m.items), "has no classes"),
     *[(lambda o, m, bad=bad: cams(o, m.items, save=bad), "save=.* is no file") for bad in (3, [])],
     *[(lambda o, m, bad=bad: load_cams(bad, o.dls), "file=.* is no file") for bad in (None, 3)],
     *[(lambda o, m, bad=bad: m.show(figsize=bad), "figsize") for bad in ("a", 3, (1,), (0, 1), ("a", "b"))],

@@ -210,11 +210,13 @@ def test_flat_maps_are_apart(lrnr, m, boxes, path, value):
 
 @pytest.mark.parametrize("f, word", [
     *[(lambda o, m, b, act=act: act(m, None), "The learner is None") for act in (road, deletion_insertion)],
-    *[(lambda o, m, b, act=act: act(o, m), "m is of type ImageLearner") for act in (road, deletion_insertion)],
+    *[(lambda o, m, b, act=act: act(o, m), "these maps are of type ImageLearner") for act in (road, deletion_insertion)],
     *[(lambda o, m, b, act=act: act(m, o, bs=0), "bs=0 must be") for act in (road, deletion_insertion)],
-    *[(lambda o, m, b, act=act: act(None, b), "m is of type NoneType") for act in by_boxes],
+    *[(lambda o, m, b, act=act: act(None, b), "these maps are of type NoneType") for act in by_boxes],
     (lambda o, m, b: model_randomisation(None, m.items), "The learner is None"),
     (lambda o, m, b: model_randomisation(o, m.items, explain="cams"), "explain='cams' is no function"),
+    (lambda o, m, b: model_randomisation(o, m.items, explain=lambda o, items: 3), "these maps are of type int"),
+    (lambda o, m, b: grid_pointing_game(lambda items: 3, m.items), "these maps are of type int"),
     (lambda o, m, b: grid_pointing_game(m, m.items), "explain=CAMs of 16 pictures.* is no function"),
 ])
 def test_bad_arguments(lrnr, m, boxes, f, word):

@@ -126,7 +126,8 @@ def test_a_folder_that_is_no_path(folder):
 
 @pytest.mark.parametrize("bad", [None, "lm", torch.nn.Linear(1, 1)], ids=str)
 def test_what_is_no_language_model(bad, tmp_path):
-    for f in (partial(save_lm, folder=tmp_path), partial(generate, prompt="one"), partial(perplexity, text="one")):
+    for f in (partial(save_lm, folder=tmp_path), partial(generate, prompt="one"), partial(perplexity, text="one"),
+              *([lambda o: lm_dls(human_numbers(20), like=o)] if bad is not None else [])):
         with pytest.raises(InputError, match="is no language model"): f(bad)
 
 
