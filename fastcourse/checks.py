@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from contextlib import contextmanager
 from fastai.basics import BaseLoss, Callback, CategoryMap, L, Metric, OptimWrapper
-from .core import InputError, check_function, check_number, check_whole
+from .core import InputError, as_path, check_function, check_number, check_whole
 from .tensors import first_line
 from functools import partial, wraps
 from inspect import isfunction, signature
@@ -258,10 +258,11 @@ def checks_rates(
 ) -> type: # The same
     """Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains.
 
-    They also refuse what is no callback, and a splitter that is no function."""
+    They also refuse what is no callback, a splitter that is no function, and a path that is none."""
     made,add_cb = cls.__init__,cls.add_cb
     @wraps(made)
     def init(self, *args, **kwargs):
+        if kwargs.get('path') is not None: as_path('path', kwargs['path'])
         made(self, *args, **kwargs)
         check_lr(self.lr)
         check_function('splitter', self.splitter, 'from a model to lists of its parameters')

@@ -505,7 +505,8 @@ def predict_words(
     Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of unknown
     words only, and for values out of range."""
     net,vocab = _net(lrnr),_vocab(lrnr)
-    check_drawing(n_words, vocab, temperature)
+    check_drawing(n_words, vocab, temperature), check_function('decoder', decoder, 'from words to words as they read')
+    if min_p is not None: check_number('min_p', min_p)
     ids,unk,run = _encode(lrnr, text).to(net.weights.emb.device),vocab.index(UNK),_Run(net, 1)
     run.read([ids[:-1]])
     out,last = [ids],ids[-1:]

@@ -54,7 +54,7 @@ def _read_texts(source, text_col):
         source = _read_csv(path)
     if not isinstance(source, pd.DataFrame):
         raise InputError(f"{type(source).__name__} holds no texts: give a DataFrame, a CSV file or DataLoaders.")
-    if text_col not in source.columns:
+    if text_col not in list(source.columns):
         raise InputError(f"There is no column {text_col!r}; the columns are {', '.join(map(repr, source.columns))}.")
     texts = source[text_col]
     if texts.ndim > 1: raise InputError(f"There are {texts.shape[1]} columns {text_col!r}: give each its own name.")
@@ -105,6 +105,7 @@ def _config(config, pretrained):
 def _check_sizes(config, drop_mult):
     "Layers of one unit at least, and dropouts that are probabilities, also after they are scaled"
     for name in ('emb_sz', 'n_hid', 'n_layers'): check_whole(name, config[name])
+    check_whole('pad_token', config['pad_token'], 0)
     check_number('drop_mult', drop_mult, 0)
     for name,p in config.items():
         if not name.endswith('_p'): continue
@@ -152,7 +153,8 @@ def lm_learner(
     Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config`
     with unknown names."""
     config = _config(config, pretrained)
-    _check_sizes(config, drop_mult)
+    _check_sizes(config, drop_mult), check_number('alpha', alpha, 0), check_number('beta', beta, 0)
+    if arch != 'AWD_LSTM': check_function('arch', arch, 'such as AWD_LSTM')
     dls = lm_dls(df_or_path, text_col, seq_len, bs, valid_pct) if _are_texts(df_or_path) else df_or_path
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
@@ -163,7 +165,7 @@ def lm_learner(
     if not isinstance(dls.train, LMDataLoader):
         raise InputError("These DataLoaders are not for a language model: make them with is_lm=True.")
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
-    if path is not None: dls.path = Path(path)
+    if path is not None: dls.path = as_path('path', path)
     learned = pretrained or pretrained_fnames is not None
     model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, config, drop_mult, pretrained,
                               backwards=backwards, pretrained_fnames=pretrained_fnames)

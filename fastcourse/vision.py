@@ -187,7 +187,10 @@ def cam_learner(
     (N, classes). With pretrained weights the body is frozen at first, as in fastai: `fine_tune` trains the head, then
     everything. Raises `InputError` for weights that cannot be had or do not fit, a stride that the body does not have,
     a body without feature maps. Zhou and others, CVPR 2016; lesson 5.6, “A head that can be read”."""
+    if not isinstance(dls, DataLoaders):
+        raise InputError(f"dls is of type {type(dls).__name__}; give DataLoaders, for example of folder_dls")
     if stride is not None: check_whole('stride', stride)
+    if weights is not None: weights = as_path('weights', weights, 'file')
     body,made = make_body(arch, pretrained, weights) if head is None else body_of(head)
     name = made['arch'] or 'this network'
     if stride is not None: body,made = cut_body(body, stride, name),{**made, 'stride': int(stride)}

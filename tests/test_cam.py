@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DataLoaders, Image, Learner, get_image_files, models,
-                               resnet18, set_seed, vision_learner)
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DataLoaders, Image, Learner,
+                               get_image_files, models, resnet18, set_seed, vision_learner)
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn

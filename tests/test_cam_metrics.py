@@ -46,6 +46,7 @@ def m(lrnr, path):
 
 
 by_boxes = (pointing_game, energy_pointing_game, max_box_acc)
+watched = (road, deletion_insertion)
 first = {pointing_game: "hit", energy_pointing_game: "energy", max_box_acc: "box_acc"}
 
 
@@ -209,9 +210,9 @@ def test_flat_maps_are_apart(lrnr, m, boxes, path, value):
 
 
 @pytest.mark.parametrize("f, word", [
-    *[(lambda o, m, b, act=act: act(m, None), "The learner is None") for act in (road, deletion_insertion)],
-    *[(lambda o, m, b, act=act: act(o, m), "these maps are of type ImageLearner") for act in (road, deletion_insertion)],
-    *[(lambda o, m, b, act=act: act(m, o, bs=0), "bs=0 must be") for act in (road, deletion_insertion)],
+    *[(lambda o, m, b, act=act: act(m, None), "The learner is None") for act in watched],
+    *[(lambda o, m, b, act=act: act(o, m), "these maps are of type ImageLearner") for act in watched],
+    *[(lambda o, m, b, act=act: act(m, o, bs=0), "bs=0 must be") for act in watched],
     *[(lambda o, m, b, act=act: act(None, b), "these maps are of type NoneType") for act in by_boxes],
     (lambda o, m, b: model_randomisation(None, m.items), "The learner is None"),
     (lambda o, m, b: model_randomisation(o, m.items, explain="cams"), "explain='cams' is no function"),

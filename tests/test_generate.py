@@ -392,7 +392,8 @@ def test_a_bad_value_for_a_batch_is_one_clear_line(kw, says): refused([start], k
 @pytest.mark.parametrize("args, kw, says", [
     (("",), {}, "empty"), (("foo",), {}, "does not know"), ((start, 0), {}, "n_words=0"),
     ((None,), {}, "must be a text"),
-    ((start, 1), dict(temperature=-1), "temperature=-1"),
+    ((start, 1), dict(temperature=-1), "temperature=-1"), ((start, 1), dict(min_p="a"), "min_p='a'"),
+    ((start, 1), dict(decoder=3), "decoder=3 is no function"),
 ])
 def test_bad_input_of_predict(args, kw, says):
     with pytest.raises(InputError, match=re.escape(says)): plain_lm().predict(*args, **kw)

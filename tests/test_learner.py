@@ -1226,6 +1226,7 @@ def cases():
         "lr empty": (dict(lr=[]), r"lr=\[\] is empty"),
         **{f"cbs {o}": (dict(cbs=o), "no callback") for o in (3, "early", [Callback, 3], nn.Tanh)},
         **{f"splitter {o}": (dict(splitter=o), "splitter=.* is no function") for o in (3, "body")},
+        "path": (dict(path=3), "path=3 is no folder"),
         "x column twice": (dict(x=table.set_axis(list("aba"), axis=1)), "x has two columns 'a'"),
         "y column twice": (dict(y=table.set_axis(list("bba"), axis=1)), "y has two columns 'b'"),
     }

@@ -110,6 +110,9 @@ def test_empty_rows_are_left_out_aloud():
         (dict(config=3), "config=3 is no table"), (dict(config={3: 4}), "config has no 3"),
         (dict(config=dict(emb_sz="a")), "emb_sz='a' must be"), (dict(config=dict(n_layers=0)), "n_layers=0 must be"),
         (dict(config=dict(n_hid=2.5)), "n_hid=2.5 must be"), (dict(config=dict(input_p=2)), "input_p=2 must be"),
+        (dict(config=dict(pad_token="a")), "pad_token='a' must be"), (dict(alpha="a"), "alpha='a' must be"),
+        (dict(arch="LSTM"), "arch='LSTM' is no function"), (dict(arch=3), "arch=3 is no function"),
+        (dict(path=3), "path=3 is no folder"), (dict(text_col=["text"]), "no column ['text']"),
         (dict(drop_mult="a"), "drop_mult='a' must be"), (dict(drop_mult=-1), "drop_mult=-1 must be"),
         (dict(drop_mult=99), "drop_mult=99 makes output_p=0.1 a dropout of 9.9"))],
 ])

@@ -531,9 +531,12 @@ def test_what_is_no_learner(bad, tmp_path):
     with pytest.raises(InputError, match="The learner is .*pass a Learner"): save_classifier(bad, tmp_path)
 
 
-@pytest.mark.parametrize("kw, word", [(dict(splitter=3), "splitter=3 is no function"), (dict(cbs=3), "no callback")])
+@pytest.mark.parametrize("kw, word", [(dict(splitter=3), "splitter=3 is no function"), (dict(cbs=3), "no callback"),
+                                      (dict(dls=None), "dls is of type NoneType"), (dict(weights=3), "no file"),
+                                      (dict(path=3), "path=3 is no folder")])
 def test_settings_of_the_learner(few, kw, word):
-    with pytest.raises(InputError, match=word): cam_learner(few, resnet18, pretrained=False, **kw)
+    with pytest.raises(InputError, match=word):
+        cam_learner(**{**dict(dls=few, arch=resnet18, pretrained=False), **kw})
 
 
 @pytest.mark.parametrize("folder", [None, 3, ["m"]], ids=str)
