@@ -187,7 +187,7 @@ def load_cams(
     is read; since the maps are not read now, a damage inside them is not seen."""
     if not isinstance(dls, DataLoaders):
         raise InputError(f"dls is a {type(dls).__name__}; give the DataLoaders of the learner, lrnr.dls")
-    file = Path(file)
+    file = as_path('file', file, 'file')
     if not file.is_file(): # a pipe would be waited for
         raise InputError(f"{file} {'is no file' if file.exists() else 'does not exist'}; make it with cams(lrnr, "
                          f"items, save={str(file)!r})")
@@ -232,7 +232,9 @@ def _place(logits:Tensor|None, new:Tensor, n:int, n_classes:int) -> Tensor:
     return torch.empty(n, n_classes) if logits is None else logits
 
 def _check_kind(lrnr:Learner) -> None:
-    "Refuse a learner whose probabilities are no softmax."
+    "Refuse a learner without classes, and one whose probabilities are no softmax."
+    if getattr(lrnr.dls, 'vocab', None) is None:
+        raise InputError("this learner has no classes (its dls have no vocab); give a classifier, as of cam_learner")
     loss = lrnr.loss_func
     if isinstance(loss, (BaseLoss, nn.Module)) and isinstance(getattr(loss, 'func', loss), nn.BCEWithLogitsLoss):
         raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a "
@@ -253,7 +255,7 @@ def _explain(
     param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
     # Not torch.inference_mode: its tensors cannot be changed afterwards
     with (torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model),
-          nullcontext() if save is None else _MapFile(Path(save)) as out):
+          nullcontext() if save is None else _MapFile(as_path('save', save, 'file')) as out):
         maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
         keep = maps if out is None else out
         for x,ok in progress(batches, desc, len(batches)):
@@ -288,6 +290,7 @@ def cams(
     appears when it is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be
     read, no readable pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson 5.7, “Where
     did it look?”."""
+    check_learner(lrnr, 'cam_learner')
     with hookable(lrnr.model) as net:
         linear = _readable_head(net)
         def explain(x):
@@ -328,6 +331,7 @@ def gradcam(
     tokens are weighed. Nothing of the learner is changed: no hook stays, and no gradient. Pictures as in `cams`. Raises
     `InputError` for a layer without feature maps, a network that gives more than scores, no readable pictures, or a
     tensor of another shape. Selvaraju and others, ICCV 2017."""
+    check_learner(lrnr, 'cam_learner')
     with hookable(lrnr.model) as net:
         state = {}
         def explain(x):
@@ -341,8 +345,11 @@ def gradcam(
 def batch(self:CAMs,
     idxs:list[int], # Numbers of the pictures
 ) -> Tensor:
-    "Some pictures as the network takes them, (n, 3, H, W)."
-    items = [self.items[i] for i in idxs]
+    "Some pictures as the network takes them, (n, 3, H, W). Raises `InputError` for a number that no picture has."
+    try: items = [self.items[i] for i in idxs]
+    except (IndexError, TypeError) as e:
+        raise InputError(f"idxs={idxs!r}: give a list of numbers of pictures, 0 to {len(self)-1}") from e
+    if not items: raise InputError("idxs is empty; give the number of one picture or more")
     if isinstance(items[0], Tensor): return torch.stack(items)
     if None in items:
         raise InputError("these maps were loaded from a file, and their pictures were no files; make them again with "
@@ -381,8 +388,12 @@ def chosen(self:CAMs,
     "One map for each picture, (N, h, w): that of the predicted class, of the true class, or of a named one."
     return self.maps[torch.arange(len(self)), self.class_idx(which)]
 
-def _check_look(alpha:float, cmap:str) -> None:
-    "Refuse an opacity and a colour map that matplotlib does not know."
+def _check_look(alpha:float, cmap:str, figsize:tuple|None=None) -> None:
+    "Refuse an opacity, a colour map and a size that matplotlib does not know."
+    if figsize is not None:
+        if not isinstance(figsize, (tuple, list, np.ndarray)) or len(figsize) != 2:
+            raise InputError(f"{figsize=}: give a pair, the width and the height in inches")
+        for o in figsize: check_number('figsize', o, above=0)
     if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
         raise InputError(f"{alpha=}: give an opacity from 0 to 1")
     try: plt.get_cmap(cmap)
@@ -418,7 +429,7 @@ def show(self:CAMs,
 
     The pictures are spread evenly over the set. All maps share one scale, from 0 to the median of their highest values.
     Lesson 5.7, “Where did it look?”."""
-    check_whole('nrows', nrows), check_whole('ncols', ncols), _check_look(alpha, cmap)
+    check_whole('nrows', nrows), check_whole('ncols', ncols), _check_look(alpha, cmap, figsize)
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
@@ -464,6 +475,7 @@ def top_losses(self:CAMs,
 
     `probability` is that of the predicted class, `loss` the cross-entropy (in nats). The index is the number of the
     picture, for `overlay`. Pictures without a known class are not in it. Raises `InputError` where all are such."""
+    if k is not None: check_whole('k', k)
     idx = [i for i,o in enumerate(self.labels) if o is not None]
     if not idx: raise InputError("no true class is known; give files in class folders")
     true = torch.tensor([self.vocab.index(self.labels[i]) for i in idx])

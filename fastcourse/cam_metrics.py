@@ -48,6 +48,11 @@ def _is_flat(map_:Tensor) -> bool:
     "Is the map (h, w) the same everywhere? Then it points nowhere."
     return bool(map_.max() == map_.min())
 
+def _check_maps(m) -> None:
+    "Refuse what are no maps, such as the learner in their place."
+    if not isinstance(m, CAMs):
+        raise InputError(f"these maps are of type {type(m).__name__}; give CAMs, as cams(lrnr, items) makes them")
+
 def _check_any(n:int, flat:int) -> None:
     "Refuse a set without one map to judge."
     if not n:
@@ -101,6 +106,7 @@ def pointing_game(
     Only boxes of the class asked for count; `n` is the number of pictures with one in view, without those whose map is
     `flat`. `hit_low`, `hit_high`: the 95 % interval (Wilson). Raises `InputError` where `boxes` does not know a
     picture. Zhang and others, IJCV 2018."""
+    _check_maps(m)
     maps,hits,centre = m.chosen(which),[],[]
     found,flat = _truths(m, maps, boxes, which)
     for i,b,size in found:
@@ -131,6 +137,7 @@ def energy_pointing_game(
     With `energy_low`, `energy_high`, the 95 % interval (normal). Boxes and `n` as in `pointing_game`. A map without
     positive evidence counts 0. Raises `InputError` where `boxes` does not know a picture. Wang and others, CVPR
     Workshops 2020."""
+    _check_maps(m)
     maps,shares,centre = m.chosen(which).float().clamp(min=0),[],[]
     found,flat = _truths(m, m.chosen(which), boxes, which)
     for i,b,size in found:
@@ -177,6 +184,7 @@ def max_box_acc(
     (0 to 1 of the map's own range); `centre` and `centre_mean` are those of a Gaussian in the middle. Boxes and `n` as
     in `pointing_game`. Raises `InputError` where `boxes` does not know a picture. Choe and others, CVPR 2020 (with the
     largest piece of each map)."""
+    _check_maps(m)
     maps,ious,centre = m.chosen(which).float(),[],[]
     found,flat = _truths(m, maps, boxes, which)
     for i,b,size in progress(found, 'boxes around maps'):
@@ -230,9 +238,11 @@ def grid_pointing_game(
     With `grid_low`, `grid_high`, the 95 % interval (normal), `n`, and `centre`, that of a Gaussian in the middle of the
     mosaic. A map without positive evidence counts 0. Raises `InputError` where fewer than two classes have a picture
     that is classified right. Böhle, Fritz and Schiele, CVPR 2021 (there 3×3 cells)."""
+    check_function('explain', explain, 'such as partial(cams, lrnr)')
     if n is not None: check_whole('n', n, 2)
     check_whole('seed', seed, 0), check_whole('bs', bs)
     m,flat = explain(items),0
+    _check_maps(m)
     pool,rng,shares,centre = _sure(m, n),np.random.default_rng(seed),[],[]
     places = [int(rng.integers(4)) for _ in pool]
     cells = [np.insert(_others(m, i, pool, rng), place, i) for i,place in zip(pool, places)]
@@ -273,6 +283,7 @@ def _probs(model:torch.nn.Module, x:Tensor, c:int, bs:int) -> Tensor:
 @contextmanager
 def _watched(m:CAMs, lrnr:Learner, which:str, desc:str) -> Iterator[tuple[Iterator, int]]:
     "Of each picture whose map is not flat: batch (1, 3, H, W), map (h, w), class; number of flat maps. In eval mode."
+    _check_maps(m), check_learner(lrnr, 'cam_learner')
     maps,idx,param = m.chosen(which).float(),m.class_idx(which).tolist(),next(lrnr.model.parameters())
     good = [i for i in range(len(m)) if not _is_flat(maps[i])]
     _check_any(len(good), len(m)-len(good))
@@ -302,6 +313,7 @@ def deletion_insertion(
     middle; `n` pictures, `flat` maps left out. Needs 4·(steps+1) forward passes a picture. Raises `InputError` for a
     number of steps that is none. Petsiuk, Das and Saenko, BMVC 2018."""
     check_whole('steps', steps)
+    if bs is not None: check_whole('bs', bs)
     rows = []
     with _watched(m, lrnr, which, 'deletion and insertion') as (pictures,flat):
         for x,map_,c in pictures:
@@ -360,6 +372,7 @@ def road(
         raise InputError(f"shares={shares!r}: give one or more, each between 0 and 1")
     for o in shares: check_number('shares', o, above=0, most=0.99)
     check_whole('seed', seed, 0)
+    if bs is not None: check_whole('bs', bs)
     rng,rows,middle = torch.Generator().manual_seed(seed),[],None
     with _watched(m, lrnr, which, 'ROAD') as (pictures,flat):
         for x,map_,c in pictures:
@@ -404,8 +417,10 @@ def model_randomisation(
     Each with its 95 % interval (normal) over the pictures; `n` of them, and the number of `flat` maps, which are left
     out. The network's last part is its head. Its weights are the old ones afterwards, also after an error. Raises
     `InputError` where no map is left. Adebayo and others, NeurIPS 2018."""
+    check_learner(lrnr, 'cam_learner'), check_function('explain', explain, 'such as cams or gradcam')
     check_whole('draws', draws), check_whole('seed', seed, 0)
     m,rng,res = explain(lrnr, items),torch.Generator().manual_seed(seed),{}
+    _check_maps(m)
     idx,rows = m.class_idx(which),torch.arange(len(m))
     maps,kept = m.maps[rows, idx].float(),items if isinstance(items, Tensor) else m.items
     values = {name: np.full((draws, len(m)), np.nan) for name in ('head', 'all')}

@@ -12,8 +12,8 @@ import math
 import numpy as np
 import torch
 from contextlib import contextmanager
-from fastai.basics import BaseLoss, CategoryMap, L, Metric, OptimWrapper
-from .core import InputError, check_number, check_whole
+from fastai.basics import BaseLoss, Callback, CategoryMap, L, Metric, OptimWrapper
+from .core import InputError, as_path, check_function, check_number, check_whole
 from .tensors import first_line
 from functools import partial, wraps
 from inspect import isfunction, signature
@@ -220,7 +220,24 @@ def check_lr(
 ) -> None:
     "Raises `InputError` for a learning rate that is no finite number, or is negative."
     if isinstance(lr, slice): lr = [lr.stop if lr.start is None else lr.start, lr.stop]
-    for o in lr if isinstance(lr, (list, tuple, L, np.ndarray)) else [lr]: check_number(name, o, 0, above=above)
+    lrs = lr if isinstance(lr, (list, tuple, L, np.ndarray)) else [lr]
+    if not len(lrs): raise InputError(f"{name}={lr!r} is empty; give a learning rate, or one for each group of layers.")
+    for o in lrs: check_number(name, o, 0, above=above)
+
+def check_callback(cb) -> None:
+    "Raises `InputError` for what is no callback of fastai, neither an object nor a class."
+    if isinstance(cb, Callback) or isinstance(cb, type) and issubclass(cb, Callback): return
+    raise InputError(f"cbs has {cb!r}, which is no callback; pass those of fastai, for example ShowGraphCallback().")
+
+def loader_of(
+    lrnr, # A Learner
+    ds_idx:int, # 0: the training data, 1: the validation data
+):
+    "The loader `lrnr.dls[ds_idx]`. Raises `InputError` where there is none."
+    try: return lrnr.dls[ds_idx]
+    except (IndexError, TypeError) as e:
+        raise InputError(f"ds_idx={ds_idx!r} is none of the learner's data; give 0, the training data, or 1, the "
+                         "validation data.") from e
 
 _rates = dict(fit=['lr'], fit_one_cycle=['lr_max'], fit_flat_cos=['lr'], fit_sgdr=['lr_max'], fine_tune=['base_lr'],
               lr_find=['start_lr', 'end_lr'])
@@ -239,13 +256,21 @@ def _checked(f, names):
 def checks_rates(
     cls:type, # A class of learners
 ) -> type: # The same
-    "Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains."
-    made = cls.__init__
+    """Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains.
+
+    They also refuse what is no callback, a splitter that is no function, and a path that is none."""
+    made,add_cb = cls.__init__,cls.add_cb
     @wraps(made)
     def init(self, *args, **kwargs):
+        if kwargs.get('path') is not None: as_path('path', kwargs['path'])
         made(self, *args, **kwargs)
         check_lr(self.lr)
-    cls.__init__ = init
+        check_function('splitter', self.splitter, 'from a model to lists of its parameters')
+    @wraps(add_cb)
+    def add(self, cb):
+        check_callback(cb)
+        return add_cb(self, cb)
+    cls.__init__,cls.add_cb = init,add
     for name,args in _rates.items(): setattr(cls, name, _checked(getattr(cls, name), args))
     return cls
 

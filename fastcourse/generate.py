@@ -380,6 +380,7 @@ def _check_generate(net, vocab, rows, n_words, n, beam, choose, specials, drawin
     check_whole('n', n, 1, _most_ways)
     if beam is not None: check_whole('beam', beam, 1, min(_most_ways, len(vocab)), ', the words of the vocabulary')
     if penalty is not None: check_number('repetition_penalty', penalty, above=0)
+    if choose is not None: check_function('choose', choose, 'from scores (n, words) to a word number for each row')
     for w in specials:
         if w not in special_words: raise InputError(f"specials: {w!r} is none of {', '.join(sorted(special_words))}.")
     rows *= beam or n
@@ -394,6 +395,11 @@ def _check_generate(net, vocab, rows, n_words, n, beam, choose, specials, drawin
     if own-{'seed'}:
         raise InputError("A beam looks for the most probable text and draws nothing: it takes no temperature, top_k, "
                          "top_p, min_p or repetition_penalty.")
+
+def _words_of(specials):
+    "The special tokens as a list"
+    if not isinstance(specials, str) and isinstance(specials, Iterable): return list(map(str, specials))
+    raise InputError(f"specials={specials!r} must be a list of special tokens, for example {list(spoken_specials)}.")
 
 def _pairs(prompt, state):
     "Lists of prompts and of their states, of the same length"
@@ -457,6 +463,7 @@ def generate(
     drawing = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
                    repetition_penalty=repetition_penalty)
     prompts,states = _pairs(prompt, state)
+    specials = _words_of(specials)
     _check_generate(net, vocab, len(prompts), n_words, n, beam, choose, specials, drawing)
     if stream and not (alone and n == 1 and beam is None): raise InputError("stream needs one prompt, n=1 and no beam.")
     stops = _stops(lrnr, stop)
@@ -498,7 +505,8 @@ def predict_words(
     Words that the model does not know are named in a warning. Raises `InputError` for an empty text, for one of unknown
     words only, and for values out of range."""
     net,vocab = _net(lrnr),_vocab(lrnr)
-    check_drawing(n_words, vocab, temperature)
+    check_drawing(n_words, vocab, temperature), check_function('decoder', decoder, 'from words to words as they read')
+    if min_p is not None: check_number('min_p', min_p)
     ids,unk,run = _encode(lrnr, text).to(net.weights.emb.device),vocab.index(UNK),_Run(net, 1)
     run.read([ids[:-1]])
     out,last = [ids],ids[-1:]

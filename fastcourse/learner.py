@@ -19,8 +19,8 @@ from fastai.basics import (Adam, AvgLoss, AvgSmoothLoss, CancelBackwardException
                            to_detach)
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
-from .checks import check_model, check_settings, check_trial, checks_rates
-from .core import InputError, check_whole, is_terminal
+from .checks import check_model, check_settings, check_trial, checks_rates, loader_of
+from .core import InputError, check_learner, check_whole, is_terminal
 from .tensors import TensorDL, TensorDataLoaders, TensorRows
 from fastprogress.fastprogress import ConsoleMasterBar, format_time, master_bar, progress_bar
 from functools import partial, wraps
@@ -34,7 +34,8 @@ def check_data(
     dl=None, # Another loader to look at
 ) -> None:
     "Raises `InputError`, with the way out that `lrnr.new_data` tells, where there is no batch of data."
-    if dl is None: dl = lrnr.dls[ds_idx]
+    check_learner(lrnr, 'tensor_learner')
+    if dl is None: dl = loader_of(lrnr, ds_idx)
     if len(dl): return
     raise InputError(f"This learner has no {'validation' if ds_idx else 'training'} data, as after loading it; "
                      f"{getattr(lrnr, 'new_data', 'set lrnr.dls to DataLoaders with data')}.")
@@ -61,7 +62,7 @@ class DataLearner(Learner):
         return super().validate(ds_idx, dl, cbs)
     @wraps(Learner.get_preds)
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
-        if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
+        if dl is None: dl = loader_of(self, ds_idx).new(shuffle=False, drop_last=False)
         check_data(self, ds_idx, dl)
         return super().get_preds(ds_idx, dl, *args, **kwargs)
     @wraps(Learner.show_results)
@@ -443,7 +444,7 @@ class TensorLearner(DataLearner):
 
     def show_results(self, ds_idx=1, dl=None, max_n=9, shuffle=None, **kwargs):
         "Rows with predictions. `shuffle=None` does not shuffle a full batch: its order may matter to the model."
-        if shuffle is None: shuffle = not getattr(self.dls[ds_idx], 'full_batch', False)
+        if shuffle is None: shuffle = not getattr(loader_of(self, ds_idx), 'full_batch', False)
         super().show_results(ds_idx, dl, max_n, shuffle, **kwargs)
 
 # %% ../nbs/02_learner.ipynb #ba3cefb4
@@ -505,6 +506,7 @@ def history(
     `train_loss` is fastai's running average over batches. Epochs without validation have NaN. For a `Learner` that
     `tensor_learner` did not make, seconds are NaN. An epoch that was ended early (TerminateOnNaN, an interrupt) has its
     loss so far, NaN where no batch was counted, and no seconds. Raises `InputError` before the first fit."""
+    check_learner(lrnr, 'tensor_learner')
     rec = getattr(lrnr, 'recorder', None)
     if isinstance(rec, QuickRecorder):
         rec.close()

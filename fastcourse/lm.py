@@ -27,7 +27,7 @@ from fastai.torch_core import default_device, get_model
 from fastcore.basics import first
 from fastcore.foundation import L
 from torch import nn
-from .checks import checks_rates
+from .checks import checks_rates, loader_of
 from .core import *
 from .generate import *
 from .speak import *
@@ -122,7 +122,7 @@ def _load_tensors(load, file):
 class FastLMLearner(LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):
-        if dl is None and sum(self.dls[ds_idx].lens) == 0:
+        if dl is None and sum(loader_of(self, ds_idx).lens) == 0:
             raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading "
                              "it; lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
 

@@ -61,7 +61,7 @@ def save_model(
     Raises `InputError` for weights with NaN or infinity and for a folder that cannot be written; an earlier model then
     stays as it was."""
     import safetensors.torch
-    folder = Path(folder).expanduser()
+    folder = as_path('folder', folder)
     check_finite(tensors, f'The {kind.what} is not saved, because its')
     data = safetensors.torch.save({k: t.detach().cpu().contiguous() for k,t in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
@@ -84,7 +84,7 @@ def read_about(
     check:Callable, # Called as `check(about, must)`: `must(ok, what)` refuses the file where `ok` is false
 ) -> dict: # What makes the network again
     "The JSON file of a saved model. Raises `InputError` for one that is missing, damaged, or not what it says."
-    folder = Path(folder).expanduser()
+    folder = as_path('folder', folder)
     file = folder/kind.file
     def must(ok, what):
         if not ok: raise InputError(f"{str(file)!r} is damaged or not from {kind.saver}: {what}.")

@@ -108,7 +108,11 @@ class TensorRows:
         parts,names = (*parts, y),(*names, 'y')
         tensors = _tensors(parts, names, len(parts)-1, floats)
         _same_rows(tensors, name)
-        return cls(tensors, len(parts)-1, [list(o.columns) if isinstance(o, pd.DataFrame) else None for o in parts])
+        columns = [list(o.columns) if isinstance(o, pd.DataFrame) else None for o in parts]
+        for o,part in zip(columns, names):
+            twice = next((c for i,c in enumerate(o or []) if c in o[:i]), None)
+            if twice is not None: raise InputError(f"{part} has two columns {twice!r}; give each its own name.")
+        return cls(tensors, len(parts)-1, columns)
 
     @staticmethod
     def _parts(x):

@@ -54,7 +54,7 @@ def _read_texts(source, text_col):
         source = _read_csv(path)
     if not isinstance(source, pd.DataFrame):
         raise InputError(f"{type(source).__name__} holds no texts: give a DataFrame, a CSV file or DataLoaders.")
-    if text_col not in source.columns:
+    if text_col not in list(source.columns):
         raise InputError(f"There is no column {text_col!r}; the columns are {', '.join(map(repr, source.columns))}.")
     texts = source[text_col]
     if texts.ndim > 1: raise InputError(f"There are {texts.shape[1]} columns {text_col!r}: give each its own name.")
@@ -85,6 +85,7 @@ def lm_dls(
     if not 0 < valid_pct < 1 or int(valid_pct*len(df)) == 0:
         raise InputError(f"valid_pct={valid_pct!r} of {len(df)} rows leaves no row to check with: "
                          f"it must be at least {1/len(df):.2g}, and less than 1.")
+    if like is not None: plain_model(like)
     from fastcourse.lm import text_dls
     return text_dls(df, seq_len, bs, valid_pct, like)
 
@@ -94,9 +95,24 @@ _small_config = dict(emb_sz=128, n_hid=128, n_layers=1)
 def _config(config, pretrained):
     "fastai's own settings with the changes in `config`"
     from fastai.text.models.awdlstm import awd_lstm_lm_config
+    if not isinstance(config, (dict, type(None))):
+        raise InputError(f"config={config!r} is no table of settings; give a dict, for example dict(n_hid=256).")
     strange = (config or {}).keys() - awd_lstm_lm_config.keys() - {'init'}
-    if strange: raise InputError(f"config has no {min(strange)!r}; it may have {', '.join(awd_lstm_lm_config)}.")
+    if strange:
+        raise InputError(f"config has no {min(strange, key=str)!r}; it may have {', '.join(awd_lstm_lm_config)}.")
     return {**awd_lstm_lm_config, **({} if pretrained else _small_config), **(config or {})}
+
+def _check_sizes(config, drop_mult):
+    "Layers of one unit at least, and dropouts that are probabilities, also after they are scaled"
+    for name in ('emb_sz', 'n_hid', 'n_layers'): check_whole(name, config[name])
+    check_whole('pad_token', config['pad_token'], 0)
+    check_number('drop_mult', drop_mult, 0)
+    for name,p in config.items():
+        if not name.endswith('_p'): continue
+        check_number(name, p, 0, 1)
+        if p*drop_mult > 1:
+            raise InputError(f"drop_mult={drop_mult!r} makes {name}={p} a dropout of {p*drop_mult:.3g}, and 1 is the "
+                             f"most; give a drop_mult of at most {1/p:.3g}.")
 
 def _are_texts(o): return not hasattr(type(o), 'train_ds') # DataLoaders have it
 
@@ -136,6 +152,9 @@ def lm_learner(
     is fastai's `language_model_learner`. `fine_tune(3)` works too, at one rate for all layers unless `pretrained`.
     Words seen fewer than 3 times become 'xxunk', as in fastai. Raises `InputError` as `lm_dls` does, and for a `config`
     with unknown names."""
+    config = _config(config, pretrained)
+    _check_sizes(config, drop_mult), check_number('alpha', alpha, 0), check_number('beta', beta, 0)
+    if arch != 'AWD_LSTM': check_function('arch', arch, 'such as AWD_LSTM')
     dls = lm_dls(df_or_path, text_col, seq_len, bs, valid_pct) if _are_texts(df_or_path) else df_or_path
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
@@ -146,10 +165,10 @@ def lm_learner(
     if not isinstance(dls.train, LMDataLoader):
         raise InputError("These DataLoaders are not for a language model: make them with is_lm=True.")
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
-    if path is not None: dls.path = Path(path)
+    if path is not None: dls.path = as_path('path', path)
     learned = pretrained or pretrained_fnames is not None
-    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, _config(config, pretrained), drop_mult,
-                              pretrained, backwards=backwards, pretrained_fnames=pretrained_fnames)
+    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, config, drop_mult, pretrained,
+                              backwards=backwards, pretrained_fnames=pretrained_fnames)
     lrnr = FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(),
                          metrics=accuracy if metrics == 'accuracy' else metrics,
                          # without pretrained weights fine_tune may train all layers alike

@@ -6,7 +6,7 @@
 __all__ = ['folder_dls', 'ImageLearner', 'cam_learner', 'savable', 'save_classifier', 'bare_dls', 'load_classifier']
 
 # %% ../nbs/09_vision.ipynb #79fca0d8
-import math, os, re, warnings
+import math, re, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,11 +70,6 @@ def _found(train:list[Path], valid:list[Path], source:str, bad:list[str]) -> str
     return "\n".join(lines)
 
 # %% ../nbs/09_vision.ipynb #1a27e346
-def _folder(name:str, value) -> Path:
-    "`value` as a path, where it can be one."
-    if isinstance(value, (str, os.PathLike)): return Path(value).expanduser()
-    raise InputError(f"{name}={value!r} is no folder; give its path")
-
 def _sides(size) -> tuple[int, int]:
     "(rows, columns) from one number or a pair."
     try:
@@ -123,7 +118,7 @@ def folder_dls(
     their values. Raises `InputError` for a missing folder, fewer than two classes, a class without a readable picture,
     a class in `valid` that is not in `train`, folders inside a class, a split without pictures of a class to train on,
     or a batch larger than the training set. Lesson 5.3, “A batch”."""
-    path,size = _folder('path', path),_sides(size)
+    path,size = as_path('path', path),_sides(size)
     if bs is not None: check_whole('bs', bs, 2)
     if (path/train).resolve() == (path/valid).resolve():
         raise InputError(f"{train=} and {valid=} are one folder; give two, or a name for valid that is not there to "
@@ -174,7 +169,7 @@ def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
 
 @checks_rates
 class ImageLearner(Learner):
-    "A fastai `Learner` of pictures that refuses learning rates which are no finite number."
+    "A fastai `Learner` of pictures that refuses learning rates, callbacks and splitters that are none."
 
 def cam_learner(
     dls:DataLoaders, # Pictures, for example from `folder_dls`
@@ -192,13 +187,16 @@ def cam_learner(
     (N, classes). With pretrained weights the body is frozen at first, as in fastai: `fine_tune` trains the head, then
     everything. Raises `InputError` for weights that cannot be had or do not fit, a stride that the body does not have,
     a body without feature maps. Zhou and others, CVPR 2016; lesson 5.6, “A head that can be read”."""
+    if not isinstance(dls, DataLoaders):
+        raise InputError(f"dls is of type {type(dls).__name__}; give DataLoaders, for example of folder_dls")
     if stride is not None: check_whole('stride', stride)
+    if weights is not None: weights = as_path('weights', weights, 'file')
     body,made = make_body(arch, pretrained, weights) if head is None else body_of(head)
     name = made['arch'] or 'this network'
     if stride is not None: body,made = cut_body(body, stride, name),{**made, 'stride': int(stride)}
     model = ReadableNet(body, cam_head(n_features(body, name), get_c(dls)), made=made)
     _normalize(dls, body, head)
-    lrnr = ImageLearner(dls, model, metrics=metrics, splitter=body_head_split, **kwargs)
+    lrnr = ImageLearner(dls, model, metrics=metrics, **{'splitter': body_head_split, **kwargs})
     if pretrained or weights is not None or head is not None: lrnr.freeze()
     return lrnr
 
@@ -235,6 +233,7 @@ def savable(
     lrnr:Learner, # From `cam_learner`
 ) -> tuple[dict, dict[str, Tensor]]: # Settings, and the weights
     "What `save_classifier` writes of a learner. Raises `InputError` where it could not be loaded again."
+    check_learner(lrnr, 'cam_learner')
     made = getattr(lrnr.model, 'made', {})
     if not made.get('arch'):
         raise InputError("this learner cannot be saved without code, since it is not known how its network was made; "
@@ -266,7 +265,7 @@ def save_classifier(
     about,tensors = savable(lrnr)
     about['versions'] = dict(fastcourse=__version__, fastai=fastai.__version__, torch=str(torch.__version__),
                              torchvision=torchvision.__version__)
-    return save_model(_folder('folder', folder), _kind, about, tensors)
+    return save_model(folder, _kind, about, tensors)
 
 # %% ../nbs/09_vision.ipynb #b87d4285
 def _is_number(o, least:float, most:float) -> bool:
@@ -350,7 +349,7 @@ def load_classifier(
     It predicts as the saved one did, and `cams` explains it. It has no pictures to train on; `cam_learner(dls,
     head=lrnr)` keeps its body. Raises `InputError` for a folder that is missing, damaged or not what it says, and for
     weights with NaN or infinity."""
-    folder = _folder('folder', folder)
+    folder = as_path('folder', folder)
     about = read_about(folder, _kind, _check_about)
     tensors = read_tensors(folder, _kind, about)
     model = _empty_model(about)

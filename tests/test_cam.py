@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, Image, Learner, get_image_files, models,
-                               resnet18, set_seed, vision_learner)
+from fastai.vision.all import (BCEWithLogitsLossFlat, CrossEntropyLossFlat, DataLoaders, Image, Learner,
+                               get_image_files, models, resnet18, set_seed, vision_learner)
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -337,6 +337,23 @@ def test_odd_pictures(lrnr, tmp_path):
         assert len(m) == len(items) and m.maps.isfinite().all() and not m.skipped
     m.show(2, 3)
     assert m.overlay(0).size == (64, 64)
+
+
+@pytest.mark.parametrize("f, word", [
+    *[(lambda o, m, bad=bad, act=act: act(bad, m.items), "The learner is .*pass a Learner")
+      for act in (cams, gradcam) for bad in (None, "model.pkl", nn.Flatten(), Learner)],
+    (lambda o, m: gradcam(Learner(DataLoaders([1], [1]), nn.Flatten(), nn.MSELoss()), m.items), "has no classes"),
+    *[(lambda o, m, bad=bad: cams(o, m.items, save=bad), "save=.* is no file") for bad in (3, [])],
+    *[(lambda o, m, bad=bad: load_cams(bad, o.dls), "file=.* is no file") for bad in (None, 3)],
+    *[(lambda o, m, bad=bad: m.show(figsize=bad), "figsize") for bad in ("a", 3, (1,), (0, 1), ("a", "b"))],
+    *[(lambda o, m, bad=bad: m.picture(bad), "numbers of pictures, 0 to 11") for bad in (12, -13, "a", None)],
+    *[(lambda o, m, bad=bad: m.batch(bad), "numbers of pictures, 0 to 11") for bad in ([0, 12], 3, "ab")],
+    (lambda o, m: m.batch([]), "idxs is empty"),
+    *[(lambda o, m, bad=bad: m.top_losses(bad), "k=.* must be a whole number") for bad in ("a", -1, 2.5, 0)],
+])
+def test_bad_arguments(lrnr, files, f, word):
+    m = cams(lrnr, files)
+    with pytest.raises(InputError, match=word): f(lrnr, m)
 
 
 @pytest.mark.parametrize("items, word", [([], "no pictures"), ([3], "is no picture"), (None, "is no picture"),

@@ -46,6 +46,7 @@ def m(lrnr, path):
 
 
 by_boxes = (pointing_game, energy_pointing_game, max_box_acc)
+watched = (road, deletion_insertion)
 first = {pointing_game: "hit", energy_pointing_game: "energy", max_box_acc: "box_acc"}
 
 
@@ -206,6 +207,21 @@ def test_flat_maps_are_apart(lrnr, m, boxes, path, value):
         o = cams(lrnr, items)
         return replace(o, maps=torch.full_like(o.maps, value)) if isinstance(items, torch.Tensor) else o
     with pytest.raises(InputError, match="point nowhere"): grid_pointing_game(explain, path/"test", n=4)
+
+
+@pytest.mark.parametrize("f, word", [
+    *[(lambda o, m, b, act=act: act(m, None), "The learner is None") for act in watched],
+    *[(lambda o, m, b, act=act: act(o, m), "these maps are of type ImageLearner") for act in watched],
+    *[(lambda o, m, b, act=act: act(m, o, bs=0), "bs=0 must be") for act in watched],
+    *[(lambda o, m, b, act=act: act(None, b), "these maps are of type NoneType") for act in by_boxes],
+    (lambda o, m, b: model_randomisation(None, m.items), "The learner is None"),
+    (lambda o, m, b: model_randomisation(o, m.items, explain="cams"), "explain='cams' is no function"),
+    (lambda o, m, b: model_randomisation(o, m.items, explain=lambda o, items: 3), "these maps are of type int"),
+    (lambda o, m, b: grid_pointing_game(lambda items: 3, m.items), "these maps are of type int"),
+    (lambda o, m, b: grid_pointing_game(m, m.items), "explain=CAMs of 16 pictures.* is no function"),
+])
+def test_bad_arguments(lrnr, m, boxes, f, word):
+    with pytest.raises(InputError, match=word): f(lrnr, m, boxes)
 
 
 # --- ROAD

@@ -377,7 +377,9 @@ def refused(prompt, kw, says):
     (dict(choose=max, beam=2), "choose replaces the drawing"), (dict(seed=2**64), "seed=18446744073709551616"),
     (dict(repetition_penalty=math.inf), "repetition_penalty=inf"), (dict(stream=True, n=2), "stream"),
     (dict(stream=True, beam=2), "stream"), (dict(stop=3), "stop"), (dict(stop=[3]), "stop"),
-    (dict(specials=["xxnone"]), "'xxnone' is none of"),
+    (dict(specials=["xxnone"]), "'xxnone' is none of"), (dict(specials=3), "specials=3 must be a list"),
+    (dict(specials="xxbos"), "specials='xxbos' must be a list"), (dict(specials=[3]), "'3' is none of"),
+    (dict(choose=3), "choose=3 is no function"),
 ])
 def test_a_bad_value_is_one_clear_line(kw, says): refused(start, kw, says)
 
@@ -390,7 +392,8 @@ def test_a_bad_value_for_a_batch_is_one_clear_line(kw, says): refused([start], k
 @pytest.mark.parametrize("args, kw, says", [
     (("",), {}, "empty"), (("foo",), {}, "does not know"), ((start, 0), {}, "n_words=0"),
     ((None,), {}, "must be a text"),
-    ((start, 1), dict(temperature=-1), "temperature=-1"),
+    ((start, 1), dict(temperature=-1), "temperature=-1"), ((start, 1), dict(min_p="a"), "min_p='a'"),
+    ((start, 1), dict(decoder=3), "decoder=3 is no function"),
 ])
 def test_bad_input_of_predict(args, kw, says):
     with pytest.raises(InputError, match=re.escape(says)): plain_lm().predict(*args, **kw)

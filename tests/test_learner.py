@@ -1223,6 +1223,12 @@ def cases():
         "opt torch": (dict(opt_func=torch.optim.Adam), "partial\\(OptimWrapper, opt=torch.optim.Adam\\)"),
         "opt partial torch": (dict(opt_func=partial(torch.optim.SGD, momentum=0.9)), "OptimWrapper"),
         "opt name": (dict(opt_func="adam"), "no optimiser"),
+        "lr empty": (dict(lr=[]), r"lr=\[\] is empty"),
+        **{f"cbs {o}": (dict(cbs=o), "no callback") for o in (3, "early", [Callback, 3], nn.Tanh)},
+        **{f"splitter {o}": (dict(splitter=o), "splitter=.* is no function") for o in (3, "body")},
+        "path": (dict(path=3), "path=3 is no folder"),
+        "x column twice": (dict(x=table.set_axis(list("aba"), axis=1)), "x has two columns 'a'"),
+        "y column twice": (dict(y=table.set_axis(list("bba"), axis=1)), "y has two columns 'b'"),
     }
 
 
@@ -1243,6 +1249,19 @@ def test_bad_input(name):
 
 
 def test_at_least_twenty_kinds(): assert len(cases()) >= 20
+
+
+@pytest.mark.parametrize("bad", [None, "model.pkl", 3, linear(), TensorLearner], ids=str)
+def test_what_is_no_learner(bad):
+    for f in (history, check_data):
+        with pytest.raises(InputError, match="The learner is .*pass a Learner"): f(bad)
+
+
+@pytest.mark.parametrize("bad", [2, -3, "valid", None])
+def test_data_that_a_learner_does_not_have(bad):
+    lrnr, _ = quiet(tensor_learner, *points(), linear())
+    for f in (lrnr.validate, lrnr.get_preds, lrnr.show_results, partial(check_data, lrnr)):
+        with pytest.raises(InputError, match="ds_idx=.*give 0, the training data"): quiet(f, bad)
 
 
 @pytest.mark.parametrize("item,message", [
@@ -1332,6 +1351,7 @@ def test_learning_rates_of_lr_find_and_of_the_learner():
     with pytest.raises(InputError, match="end_lr=inf"): lrnr.lr_find(end_lr=math.inf)
     lrnr.lr = math.nan
     with pytest.raises(InputError, match="lr=nan"): lrnr.fit(1)
+    with pytest.raises(InputError, match="3, which is no callback"): lrnr.fit(1, 0.1, cbs=3)
 
 
 @pytest.mark.parametrize("make", [lambda v: v, torch.from_numpy, pd.DataFrame])

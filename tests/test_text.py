@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -105,10 +106,37 @@ def test_empty_rows_are_left_out_aloud():
       for k, says in ((5, "train part has 16"), (40, "train part has 128"), (80, "train part has 256"))],
     ("no/such.csv", {}, "no file 'no/such.csv'"),
     ([count]*9, {}, "list holds no texts"),
+    *[(human_numbers(20), kw, says) for kw, says in (
+        (dict(config=3), "config=3 is no table"), (dict(config={3: 4}), "config has no 3"),
+        (dict(config=dict(emb_sz="a")), "emb_sz='a' must be"), (dict(config=dict(n_layers=0)), "n_layers=0 must be"),
+        (dict(config=dict(n_hid=2.5)), "n_hid=2.5 must be"), (dict(config=dict(input_p=2)), "input_p=2 must be"),
+        (dict(config=dict(pad_token="a")), "pad_token='a' must be"), (dict(alpha="a"), "alpha='a' must be"),
+        (dict(arch="LSTM"), "arch='LSTM' is no function"), (dict(arch=3), "arch=3 is no function"),
+        (dict(path=3), "path=3 is no folder"), (dict(text_col=["text"]), "no column ['text']"),
+        (dict(drop_mult="a"), "drop_mult='a' must be"), (dict(drop_mult=-1), "drop_mult=-1 must be"),
+        (dict(drop_mult=99), "drop_mult=99 makes output_p=0.1 a dropout of 9.9"))],
 ])
 def test_bad_training_input_is_one_clear_line(source, kw, says):
     with pytest.raises(InputError, match=re.escape(says)) as e: lm_learner(source, **kw)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("folder", [None, 3, ["m"]], ids=str)
+def test_a_folder_that_is_no_path(folder):
+    for act in (load_lm, lambda o: save_lm(plain_lm(), o)):
+        with pytest.raises(InputError, match="is no folder; give its path"): act(folder)
+
+
+@pytest.mark.parametrize("bad", [None, "lm", torch.nn.Linear(1, 1)], ids=str)
+def test_what_is_no_language_model(bad, tmp_path):
+    for f in (partial(save_lm, folder=tmp_path), partial(generate, prompt="one"), partial(perplexity, text="one"),
+              *([lambda o: lm_dls(human_numbers(20), like=o)] if bad is not None else [])):
+        with pytest.raises(InputError, match="is no language model"): f(bad)
+
+
+def test_data_that_a_language_model_does_not_have():
+    for f in (plain_lm().validate, plain_lm().get_preds):
+        with pytest.raises(InputError, match="ds_idx=5"): f(5)
 
 
 def test_a_file_that_is_no_csv(tmp_path):

@@ -526,6 +526,19 @@ def test_numpy_numbers_can_be_saved_and_no_random_number_is_spent(dls, tmp_path)
         assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("bad", [None, "m", torch.nn.Flatten()], ids=str)
+def test_what_is_no_learner(bad, tmp_path):
+    with pytest.raises(InputError, match="The learner is .*pass a Learner"): save_classifier(bad, tmp_path)
+
+
+@pytest.mark.parametrize("kw, word", [(dict(splitter=3), "splitter=3 is no function"), (dict(cbs=3), "no callback"),
+                                      (dict(dls=None), "dls is of type NoneType"), (dict(weights=3), "no file"),
+                                      (dict(path=3), "path=3 is no folder")])
+def test_settings_of_the_learner(few, kw, word):
+    with pytest.raises(InputError, match=word):
+        cam_learner(**{**dict(dls=few, arch=resnet18, pretrained=False), **kw})
+
+
 @pytest.mark.parametrize("folder", [None, 3, ["m"]], ids=str)
 def test_a_folder_that_is_no_path(lrnr, folder):
     for act in (load_classifier, lambda o: save_classifier(lrnr, o)):
