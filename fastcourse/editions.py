@@ -25,7 +25,8 @@ def _flags(cell:dict) -> set[str]:
 
 def _is_test(cell:dict) -> bool:
     "Does a hidden cell only check figures?"
-    return 'hide' in _flags(cell) and re.search(r'^\s*(assert|assert_\w+\(|test_\w+\()', _source(cell), re.M) is not None
+    checks = re.search(r'^\s*(assert|assert_\w+\(|test_\w+\()', _source(cell), re.M)
+    return 'hide' in _flags(cell) and checks is not None
 
 def pack_lessons(
     source:str|Path, # Folder with the lessons, as nbs/lessons

@@ -145,6 +145,7 @@ def _recurrent(func, x, hx, weights, *args):
     bias, layers, dropout, train, both, batch_first = args
     if dropout and train and layers > 1: raise Unstackable("it has dropout")
     if len(weights) != layers*(1+both)*(4 if bias else 2): raise Unstackable("its LSTM has proj_size")
+    if getattr(weights[0], 'share', None) is not None: raise Unstackable("rows meet in a recurrent layer")
     R = next(len(o) for o in weights if isinstance(o, Starts))
     # The loops keep what they get for their gradients, where nothing may be seen as one start.
     def stack(o): return plain(o) if isinstance(o, Starts) else o.expand(R, *o.shape)

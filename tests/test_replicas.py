@@ -206,6 +206,18 @@ def test_random_stacks_equal_lone_models(data):
     assert_as_alone(make_model, x, y, CE, dtype, epochs, atol, n=n)
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_rows_that_repeat_are_not_merged_where_a_layer_remembers(kind):
+    "Small weights, so that a wrong order of the rows moves the loss by less than a check of the losses would see."
+    def make_model():
+        net = SeqNet(nn.Embedding(3, 4), kind(4, 4, bias=False), nn.Linear(4, 2))
+        with torch.no_grad():
+            for p in net.parameters(): p *= 0.3
+        return net
+    x, y = torch.tensor([0, 1, 2, 2, 1, 0, 0, 2]*5), torch.tensor([0, 1, 1, 0, 1, 0, 1, 0]*5)
+    assert_as_alone(make_model, x, y, CE, torch.float32, 3, 1e-6, n=2)
+
+
 def head(kind, out=3, h=5, **kwargs):
     wide = h*(2 if kwargs.get("bidirectional") else 1)
     return lambda: Made(lambda s, x: s.out(s.rnn(x)[0]), rnn=kind(4, h, **kwargs), out=nn.Linear(wide, out))
