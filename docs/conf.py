@@ -45,7 +45,7 @@ def tex(translator, node):
 
 def speak_korean(app, pagename, templatename, context, doctree):
     "Browsers choose fonts, hyphens and voices by the language of a page."
-    if "/ko/" in pagename: context["language"] = "ko"
+    if "/ko/" in pagename or pagename.endswith('.ko'): context["language"] = "ko"
 
 
 def setup(app):
