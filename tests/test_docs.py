@@ -224,7 +224,8 @@ def test_every_page_is_quiet(site, browser, root):
     for file in sorted(site.rglob("*.html")):
         path = file.relative_to(site).as_posix()
         browser.get(f"{root}/{path}")
-        assert browser.execute_script("return document.documentElement.lang") == ("ko" if "/ko/" in path or ".ko." in path else "en")
+        korean = "/ko/" in path or ".ko." in path
+        assert browser.execute_script("return document.documentElement.lang") == ("ko" if korean else "en")
         if browser.execute_script("return !!window.MathJax && document.querySelector('.math') !== null"):
             count = "document.querySelectorAll('{}').length".format
             drawn = f"return {count('mjx-container svg')} >= {count('.math')}"
