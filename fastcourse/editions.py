@@ -25,7 +25,7 @@ def _flags(cell:dict) -> set[str]:
 
 def _is_test(cell:dict) -> bool:
     "Does a hidden cell only check figures?"
-    checks = re.search(r'^\s*(assert|assert_\w+\(|test_\w+\()', _source(cell), re.M)
+    checks = re.search(r'\b(assert|assert_\w+\(|test_\w+\()', _source(cell))
     return 'hide' in _flags(cell) and checks is not None
 
 def pack_lessons(
