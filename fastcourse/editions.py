@@ -10,7 +10,7 @@ __all__ = ['editions', 'pack_lessons', 'digest', 'korean_prose', 'untranslated',
 import hashlib, json, re, shutil
 from importlib.resources import files
 from pathlib import Path
-from .core import InputError, write_beside
+from .core import InputError, as_path, write_beside
 from .exercises import lesson_exercises
 from .language import korean, korean_folder
 
@@ -74,7 +74,10 @@ def lesson_names() -> list[str]:
     "The lessons of the package: '01_expressive_power', …"
     return sorted(o.name[:-6] for o in _folder.iterdir() if o.name.endswith('.ipynb'))
 
-def _read(name:str) -> dict: return json.loads((_folder/f'{name}.ipynb').read_text('utf-8'))
+def _read(name:str) -> dict:
+    if name not in (there := lesson_names()):
+        raise InputError(f"There is no lesson {name!r}; there are {', '.join(there)}.")
+    return json.loads((_folder/f'{name}.ipynb').read_text('utf-8'))
 
 # %% ../nbs/13a_editions.ipynb #1869fabd
 _words = { # of the editions
@@ -156,8 +159,14 @@ def lesson_notebook(
     edition:str='student', # 'student', 'teacher' or 'slides'
     seed_by:str|None=None, # Name of the person whose data it holds
 ) -> dict:
-    "A lesson of an edition, as the content of an .ipynb file. The learner's one holds no solution."
+    """A lesson of an edition, as the content of an .ipynb file. The learner's one holds no solution.
+
+    Raises `InputError` for an unknown lesson, language or edition, and for a name that is none."""
     from fastcourse import __version__
+    if lang not in [*_words]: raise InputError(f"lang={lang!r}: there are {' and '.join(map(repr, _words))}.")
+    if edition not in editions: raise InputError(f"edition={edition!r}: there are {', '.join(map(repr, editions))}.")
+    if seed_by is not None and (not isinstance(seed_by, str) or not seed_by.strip() or len(seed_by) > 100):
+        raise InputError(f"seed_by={seed_by!r} must be a name of 1 to 100 letters.")
     nb,words = _read(name),_words[lang]
     prose,ko = (korean_prose(name),korean()) if lang == 'ko' else ({}, {})
     cells,todo = [],_first_cell(lang, seed_by)
@@ -184,16 +193,12 @@ def write_lessons(
 
     Raises `InputError` for an unknown language or edition, and for a notebook that is there already: nothing is
     written then."""
-    if lang not in _words: raise InputError(f"lang={lang!r}: there are {' and '.join(map(repr, _words))}.")
-    if edition not in editions: raise InputError(f"edition={edition!r}: there are {', '.join(map(repr, editions))}.")
-    if seed_by is not None and (not isinstance(seed_by, str) or not seed_by.strip() or len(seed_by) > 100):
-        raise InputError(f"seed_by={seed_by!r} must be a name of 1 to 100 letters.")
-    dest = Path(dest).expanduser()
-    paths = {name: dest/f'{name}.ipynb' for name in lesson_names()}
+    dest = as_path('dest', dest)
+    books = {name: lesson_notebook(name, lang, edition, seed_by) for name in lesson_names()}
+    paths = {name: dest/f'{name}.ipynb' for name in books}
     there = [o for o in paths.values() if o.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; give another folder, or write over it with force (--force).")
-    books = {name: lesson_notebook(name, lang, edition, seed_by) for name in paths}
     try: dest.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f"{dest} cannot be made ({e.strerror}); choose another folder.") from e
     for name,nb in books.items():

@@ -10,7 +10,7 @@ import contextlib, hashlib, html, json, os, re, signal, socket, sys, tempfile, t
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from .core import InputError, check_number, progress, write_beside
+from .core import InputError, as_path, check_number, progress, write_beside
 
 # %% ../nbs/13b_grading.ipynb #ace6a1d7
 def _stay_here() -> None:
@@ -224,7 +224,9 @@ def grade(
     person's data. None of these stops the others. Raises `InputError` where `folder` holds no notebook."""
     check_number('minutes', minutes, above=0)
     check_number('memory', memory, above=0)
-    folder,out = Path(folder).expanduser(),Path(out).expanduser()
+    folder,out = as_path('folder', folder),as_path('out', out, 'file')
+    if out.suffix != '.csv' or out.is_dir() or out.with_suffix('').is_file():
+        raise InputError(f"{out}: give a file such as marks.csv; the pages go into the folder marks beside it.")
     if not folder.is_dir(): raise InputError(f"{folder} is no folder; give the one that holds the submitted notebooks.")
     files = sorted(o for o in folder.rglob('*.ipynb') if o.is_file() and '.ipynb_checkpoints' not in o.parts)
     if not files: raise InputError(f"{folder} holds no notebook (.ipynb).")

@@ -112,7 +112,19 @@ def test_written_once_and_not_over(tmp_path):
     assert json.loads(paths[2].read_text())["metadata"]["fastcourse"]["lang"] == "en"
 
 
-@pytest.mark.parametrize("bad, word", [(dict(lang="kr"), "lang='kr'"), (dict(lang=None), "lang=None"),
+@pytest.mark.parametrize("dest", [None, 3])
+def test_a_destination_that_is_no_path(dest):
+    with pytest.raises(InputError, match=f"dest={dest}"): write_lessons(dest)
+
+
+@pytest.mark.parametrize("args, word", [(("x",), "'x'"), ((None,), "None"), ((NAMES[0], "fr"), "lang='fr'"),
+                                        ((NAMES[0], "en", "exam"), "edition='exam'")])
+def test_one_notebook_is_as_strict(args, word):
+    with pytest.raises(InputError, match=word): lesson_notebook(*args)
+
+
+@pytest.mark.parametrize("bad, word", [(dict(lang="kr"), "lang='kr'"), (dict(lang=[]), "lang=[]"),
+                                       (dict(lang=None), "lang=None"),
                                        (dict(edition="Teacher"), "edition='Teacher'"),
                                        (dict(seed_by=" "), "seed_by=' '"), (dict(seed_by=7), "seed_by=7"),
                                        (dict(seed_by="x"*101), "seed_by")])

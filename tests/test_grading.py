@@ -86,6 +86,15 @@ def test_the_table_and_the_pages(graded):
     assert pages["right"].count("✓") == 3 and "http" not in pages["right"]    # the copy has the same name
 
 
+@pytest.mark.parametrize("out", [None, 3, "", "marks", "marks.txt", "folder.csv", "taken.csv"])
+def test_a_table_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"folder.csv").mkdir(), (tmp_path/"taken").touch(), (tmp_path/"a.ipynb").write_text("{")
+    with pytest.raises(InputError, match="give (a file|its path)"): grading.grade(".", out)
+    with pytest.raises(InputError, match="is no folder"): grading.grade(out if out in (None, 3) else "no", "marks.csv")
+    assert sorted(o.name for o in tmp_path.iterdir()) == ["a.ipynb", "folder.csv", "taken"]
+
+
 @pytest.mark.parametrize("bad, word", [(dict(minutes=0), "minutes=0"), (dict(memory=float("nan")), "memory=nan")])
 def test_bad_numbers(tmp_path, bad, word):
     with pytest.raises(InputError, match=re.escape(word)): grading.grade(tmp_path, tmp_path/"m.csv", **bad)
