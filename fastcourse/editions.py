@@ -165,14 +165,18 @@ def _slides(cells:list[dict]) -> list[dict]:
 _browser_files = { # package -> (folder in it, folder in the deck, what the deck needs of it)
     'sphinx_revealjs': ('_static/revealjs', 'reveal.js', ('dist/reveal.js', 'dist/reveal.css', 'dist/theme/white.css',
                         'dist/theme/fonts/source-sans-pro', 'plugin/notes/notes.js', 'plugin/notes/speaker-view.html')),
-    'jupyter_server_mathjax': ('static', 'MathJax', ('MathJax.js', 'LICENSE', 'config', 'jax', 'fonts', 'extensions'))}
+    'mathjax': ('static/mathjax/es5', 'MathJax', ('tex-svg-full.js',))} # of django-static-mathjax
 
 def _browser_folders() -> dict[str, Path]:
     "Where the installed packages keep what a deck needs."
-    found = {o: find_spec(o) for o in _browser_files}
-    if not all(found.values()):
+    res = {}
+    for package,(folder,_,needed) in _browser_files.items():
+        spec = find_spec(package)
+        for o in spec.submodule_search_locations if spec else ():
+            if all((Path(o)/folder/p).exists() for p in needed): res[package] = Path(o)/folder
+    if len(res) < len(_browser_files):
         raise InputError("Slides need reveal.js and MathJax: pip install 'fastcourse[teach]'.")
-    return {o: Path(s.submodule_search_locations[0])/_browser_files[o][0] for o,s in found.items()}
+    return res
 
 def deck_files(
     dest:Path, # Folder with the notebooks of the slides
@@ -186,8 +190,7 @@ def deck_files(
         for o in needed:
             to = dest/'slides'/name/o
             to.parent.mkdir(parents=True, exist_ok=True)
-            if (folder/o).is_dir(): # a11y: voices, 3 MB, that call home when they are switched on
-                shutil.copytree(folder/o, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns('a11y'))
+            if (folder/o).is_dir(): shutil.copytree(folder/o, to, dirs_exist_ok=True)
             else: shutil.copyfile(folder/o, to)
     for o in (_folder/'slides').iterdir(): (dest/'slides'/o.name).write_bytes(o.read_bytes())
 
