@@ -47,11 +47,11 @@ class StreamDL(LMDataLoader):
     def make_chunks(self): self.chunks = torch.cat([torch.empty(0, dtype=torch.long), *map(_plain, self.items)])
 
     def create_batches(self, samps):
-        n,step = self.bs*self.bl,self.seq_len
-        x,y = (self.chunks[i:i+n].view(self.bs, self.bl) for i in (0, 1))
         for item in itertools.islice(samps, 0, None, self.bs): # the first one of each batch
-            words = slice(item//self.bs*step, (item//self.bs+1)*step)
-            yield LMTensorText(x[:,words].clone()),TensorText(y[:,words].clone())
+            start = item//self.bs*self.seq_len
+            stop = min(start+self.seq_len, self.bl)+1 # the last word is a target only
+            words = torch.stack([self.chunks[i+start:i+stop] for i in range(0, self.bs*self.bl, self.bl)])
+            yield LMTensorText(words[:,:-1].clone()),TensorText(words[:,1:].clone())
 
 # %% ../nbs/06_lm.ipynb #6178f24e
 def check_length(
