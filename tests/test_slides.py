@@ -58,8 +58,8 @@ def test_a_deck_in_a_browser(browser, tmp_path, lang):  # noqa: F811
     r = subprocess.run(called, cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     browser.get((tmp_path/"deck.slides.html").as_uri())
-    until = WebDriverWait(browser, 60).until
-    until(lambda d: d.execute_script("return window.Reveal && Reveal.isReady() && MathJax.startup.promise"))
+    until = WebDriverWait(browser, 120).until
+    until(lambda d: d.execute_script("return !!window.Reveal && Reveal.isReady()"))
     def place(): return browser.execute_script("const o = Reveal.getIndices(); return [o.h, o.v]")
     body, seen = browser.find_element("tag name", "body"), [place()]
     for key in (Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.ARROW_LEFT):
