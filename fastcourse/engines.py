@@ -6,7 +6,7 @@
 __all__ = ['worker_count', 'run_tasks', 'use_workers']
 
 # %% ../nbs/02_engines.ipynb #48d54b68
-import importlib, logging, os, platform, re, socket, threading, traceback, warnings
+import importlib, logging, os, platform, re, socket, sys, threading, traceback, warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 import cloudpickle, joblib, numpy as np, torch
@@ -159,7 +159,9 @@ def _use_ray(stack:ExitStack, n:int, address:str, timeout:float) -> joblib.paral
     ray, to_joblib = _import('ray', 'ray'), _import('ray.util.joblib', 'ray')
     if not ray.is_initialized(): # else it is the user's, who has set it up and shuts it down
         own = dict(address=address) if address else dict(
-            address='local', num_cpus=n, include_dashboard=False, _node_ip_address='127.0.0.1') # open to this machine only
+            address='local', num_cpus=n, include_dashboard=False, _node_ip_address='127.0.0.1', # open to nobody else
+            # workers find the caller's modules, as those of loky and Dask do
+            runtime_env=dict(env_vars=dict(PYTHONPATH=os.pathsep.join(filter(None, sys.path)))))
         try: ray.init(**own, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as e: raise InputError(f"Ray cannot start ({e}).") from None
         stack.callback(ray.shutdown)

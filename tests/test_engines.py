@@ -127,6 +127,7 @@ def test_the_progress_is_seen(engine, monkeypatch):
     assert len(seen) == 5
 
 
+@long
 def test_a_killed_worker_ends_in_the_right_result_or_one_clear_error(engine, tmp_path):
     try: assert run_tasks(dies, [(i,) for i in range(5)], tmp_path/"mark") == [0, 1, 4, 9, 16]
     except RuntimeError as e: assert engine != "dask" and str(e).startswith("the workers were lost ("), e
@@ -181,7 +182,8 @@ def test_a_cluster_with_another_version_of_the_package(tmp_path):
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         worker = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address,
-                                   "--nthreads", "1", "--no-dashboard"], env={**os.environ, "PYTHONPATH": path})
+                                   "--nthreads", "1", "--no-dashboard"], env={**os.environ, "PYTHONPATH": path},
+                                  cwd=tmp_path)
         try:
             with (use_workers("dask", address=cluster.scheduler_address),
                   pytest.raises(InputError, match="has fastcourse 0.0.1, but")):
