@@ -246,6 +246,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastcourse.cli.main': ('cli.html#main', 'fastcourse/cli.py'),
                                 'fastcourse.cli.predict': ('cli.html#predict', 'fastcourse/cli.py'),
                                 'fastcourse.cli.scenes': ('cli.html#scenes', 'fastcourse/cli.py'),
+                                'fastcourse.cli.shards_read': ('cli.html#shards_read', 'fastcourse/cli.py'),
+                                'fastcourse.cli.shards_write': ('cli.html#shards_write', 'fastcourse/cli.py'),
                                 'fastcourse.cli.tour': ('cli.html#tour', 'fastcourse/cli.py'),
                                 'fastcourse.cli.train': ('cli.html#train', 'fastcourse/cli.py')},
             'fastcourse.core': { 'fastcourse.core.InputError': ('core.html#inputerror', 'fastcourse/core.py'),

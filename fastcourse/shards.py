@@ -41,12 +41,13 @@ def _tar_files(file:Path) -> Iterator[tuple[str, bytes]]:
                 m.name = m.name.removeprefix('./')
                 if _is_odd(m): odd += [] if m.isdir() else [m.name]
                 else: yield m.name,tar.extractfile(m).read()
-        if file.stat().st_size < end+512 and not damage: damage = 'its end is missing'
+            tar.fileobj.seek(end)
+            if not damage and tar.fileobj.read(512) != bytes(512): damage = f'after byte {end}'
     except (tarfile.TarError, OSError, ValueError, EOFError) as e: damage = str(e) or type(e).__name__
     if damage: warnings.warn(f"the shard '{file}' is damaged ({damage}); what can be read of it counts")
     if odd:
-        warnings.warn(f"the shard '{file}' has {len(odd)} members that no crawl writes, such as {odd[0][:80]!r} (a path "
-                      "outside, a link, a hidden or a huge file): they are left out")
+        warnings.warn(f"the shard '{file}' has members that are left out ({len(odd)}, such as {odd[0][:80]!r}): a path that "
+                      "leads outside, a link, a hidden or a huge file")
 
 def _folder_files(folder:Path) -> Iterator[tuple[str, bytes]]:
     "The same for a folder of files and tar files."
@@ -147,13 +148,13 @@ def from_img2dataset(
         raise InputError(f"the sample {first.key} names no class: let img2dataset keep it, with "
                          "--save_additional_columns '[\"split\",\"label\",\"query\"]'")
     dest,lim,ranks = make_folder(dest),FetchLimits(),{}
-    with folder_lock(dest), Manifest(dest) as man, strict_pillow():
+    with folder_lock(dest), Manifest(dest) as man:
         for o in progress(chain([first], samples), 'shards'):
             row = _numbered(man, _row(o.meta, o.key), ranks)
             if row['status'] not in ('found', 'failed') and not (row['status'] == 'fetched' and not man.has(row)): continue
             if why := _refusal(row): row = dict(row, status='rejected', reason=why)
             else:
-                row = {**row, **store_picture(o.data, man.side, lim)}
+                with strict_pillow(): row = {**row, **store_picture(o.data, man.side, lim)}
                 row['status'] = 'fetched' if row['status'] == 'ok' else row['status']
             man.add([row])
         for o in _failures(folder):
