@@ -210,7 +210,7 @@ def test_img2dataset_against_the_hostile_server(distributor, output, tmp_path):
                        stdout=subprocess.DEVNULL, stderr=sys.stderr)
     df = from_img2dataset(tmp_path/"out", tmp_path/"set")
     want, got = crawled.set_index("url"), df.set_index("url")
-    kept = got.index[got.status == "ok"]
+    kept = got.index[(got.status == "ok") & ~got.index.str.endswith("tiff.jpg")]   # it makes a JPEG of a TIFF
     assert len(kept) >= 9 and {*kept} <= {*want.index[want.status == "ok"]}
     assert (got.label[kept] == want.label[kept]).all()
     assert (got.file[kept].str.rpartition("/")[0] == want.file[kept].str.rpartition("/")[0]).all()
