@@ -63,7 +63,9 @@ def _work(i:int, task:bytes, versions:dict, shared:np.ndarray) -> tuple[int, byt
             f, common = cloudpickle.loads(shared)
             res = f(*cloudpickle.loads(task), *common)
         except Exception as e: error = _portable(e)
-    return i, cloudpickle.dumps((res, error, [(str(o.message), o.category) for o in told]))
+    # those of the others speak to the authors of packages, and come with the first import
+    told = [(str(o.message), o.category) for o in told if issubclass(o.category, (UserWarning, RuntimeWarning))]
+    return i, cloudpickle.dumps((res, error, told))
 
 # %% ../nbs/02_engines.ipynb #820e438a
 def _pack(what) -> bytes:

@@ -210,9 +210,10 @@ def test_img2dataset_against_the_hostile_server(distributor, output, tmp_path):
                        stdout=subprocess.DEVNULL, stderr=sys.stderr)
     df = from_img2dataset(tmp_path/"out", tmp_path/"set")
     want, got = crawled.set_index("url"), df.set_index("url")
-    kept = got.index[(got.status == "ok") & ~got.index.str.endswith("tiff.jpg")]   # it makes a JPEG of a TIFF
-    assert len(kept) >= 9 and {*kept} <= {*want.index[want.status == "ok"]}
+    alike = got.index.str.contains("/same/|/again/|/smaller/")   # three of one picture: which is first is a matter of luck
+    kept = got.index[(got.status == "ok") & ~alike & ~got.index.str.endswith("tiff.jpg")]   # it makes a JPEG of a TIFF
+    assert (got.status[alike] == "ok").sum() == 1 and (got.status[alike] == "duplicate").sum() == 2
+    assert {*kept} == {*want.index[(want.status == "ok") & ~want.index.str.contains("/same/|/again/|/smaller/")]}
     assert (got.label[kept] == want.label[kept]).all()
     assert (got.file[kept].str.rpartition("/")[0] == want.file[kept].str.rpartition("/")[0]).all()
-    assert (got.status[[o for o in got.index if "/again/" in o or "/smaller/" in o]] == "duplicate").all()
     assert not check_images(tmp_path/"set").problems.astype(bool).any()
