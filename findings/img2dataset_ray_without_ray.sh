@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# img2dataset 1.47.0: `--distributor ray` where Ray is not installed fetches nothing, says nothing, and never ends or ends with code 0.
+# img2dataset 1.47.0: `--distributor ray` where Ray is not installed fetches nothing, says nothing, and ends with
+# code 0.
 #
-# Its distributor.py replaces `ray_distributor` by a function that returns None where `import ray` fails. Seen with Python 3.11: no
-# picture and no word about Ray; the logger process then waits, so `timeout` may have to end it.
+# Its distributor.py replaces `ray_distributor` by a function that returns None where `import ray` fails. Seen with Python 3.11:
+# "code 0, lines about Ray: 0, shards: 0".
 set -euo pipefail
 place=$(mktemp -d); trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"

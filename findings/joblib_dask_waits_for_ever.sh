@@ -20,6 +20,7 @@ if __name__ == "__main__":
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         try: client.submit(die).result()
         except Exception as e: print("Dask alone:", type(e).__name__, flush=True)
+        client.wait_for_workers(2) # with one, joblib works in the process of the caller
         with joblib.parallel_config("dask", client=client): joblib.Parallel()([joblib.delayed(die)()])
 PY
 code=0; timeout 60 "$place/venv/bin/python" "$place/try.py" >"$place/log" 2>/dev/null || code=$?
