@@ -128,7 +128,7 @@ def run_tasks(
             answers.close()
     return res
 
-# %% ../nbs/02_engines.ipynb #7ad3178c
+# %% ../nbs/02_engines.ipynb #32bcd082
 def _import(name:str, extra:str):
     try: return importlib.import_module(name)
     except ImportError as e:

@@ -1,6 +1,6 @@
 """Sweeps over worker processes: the numbers of a serial run, whoever brings the processes, and whatever happens to them.
 
-`make test` asks one cluster of Dask; loky has its turn in nbs/02_engines.ipynb and tests/test_replicas.py. All of it with
+`make test` asks one cluster of Dask; loky has its turn in tests/test_replicas.py. All of it with
 loky and Ray is `make test-long`: Ray gives its own helper 15 seconds to load, whatever its settings say, and on a machine
 that tests on all cores that is too little now and then.
 """
