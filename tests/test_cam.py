@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchcam import methods
 
-from fastcourse.cam import cams, gradcam, load_cams
+from fastcourse.cam import cams, gradcam, lay_over, load_cams
 from fastcourse.cells import map_cells
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes
@@ -611,3 +611,29 @@ def test_cells_lie_in_the_middle_of_what_moves_them(name):
     jump, start = map_cells(body.float())
     assert jump == 32
     assert ((weight*torch.arange(512)).sum()/weight.sum()).item() == pytest.approx(start+8*jump, abs=1)
+
+
+@pytest.mark.parametrize("size", [3, None, "ab", (3,), (3, 4, 5), (0, 3), (-1, 3), (2.5, 3), (True, 3), (10**7, 10**7)],
+                         ids=str)
+def test_maps_are_enlarged_to_a_pair_of_whole_numbers(lrnr, files, size):
+    m = cams(lrnr, files[:2])
+    with pytest.raises(InputError, match="size="): m.enlarge(m.chosen(), size)
+
+
+def test_what_is_no_map_is_not_enlarged_or_laid_over(lrnr, files):
+    m = cams(lrnr, files[:2])
+    for bad in (3, None, "a", m.chosen().numpy(), torch.rand(2)):
+        with pytest.raises(InputError, match="give a tensor"): m.enlarge(bad, (3, 3))
+    for im, heat in ((None, np.zeros((3, 3))), (np.zeros((3, 3)), np.zeros((3, 3))), (np.zeros((3, 3, 3)), "a"),
+                     (np.zeros((3, 3, 3)), np.zeros((2, 2))), (np.zeros((3, 3, 4)), np.zeros((3, 3)))):
+        with pytest.raises(InputError, match="are needed"): lay_over(im, heat)
+
+
+def test_a_bit_that_fell_over_in_the_headers_is_one_sentence(lrnr, files, tmp_path):
+    "Every second byte around the numbers of the maps, turned over: the file is refused, or read as far as it goes."
+    cams(lrnr, files[:2], save=tmp_path/"maps.npz")
+    raw = (tmp_path/"maps.npz").read_bytes()
+    for at in [*range(0, 200, 2), *range(len(raw)-1400, len(raw), 2)]:
+        (tmp_path/"bad.npz").write_bytes(raw[:at]+bytes([raw[at] ^ 0xff])+raw[at+1:])
+        try: assert load_cams(tmp_path/"bad.npz", lrnr.dls).maps.shape == (2, 2, 8, 8)
+        except InputError as e: assert "\n" not in str(e)
