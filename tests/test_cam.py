@@ -512,7 +512,7 @@ def test_damaged_map_files(lrnr, files, tmp_path):
     data = good.read_bytes()
     bad = tmp_path/"bad.npz"
     for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"descr", b"dexcr"), misspelt(data),
-                   b"\x93NUMPY"):
+                   data.replace(b", }", b",  "), b"\x93NUMPY"):
         bad.write_bytes(change)
         if change == data: continue
         with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
@@ -627,13 +627,3 @@ def test_what_is_no_map_is_not_enlarged_or_laid_over(lrnr, files):
     for im, heat in ((None, np.zeros((3, 3))), (np.zeros((3, 3)), np.zeros((3, 3))), (np.zeros((3, 3, 3)), "a"),
                      (np.zeros((3, 3, 3)), np.zeros((2, 2))), (np.zeros((3, 3, 4)), np.zeros((3, 3)))):
         with pytest.raises(InputError, match="are needed"): lay_over(im, heat)
-
-
-def test_a_bit_that_fell_over_in_the_headers_is_one_sentence(lrnr, files, tmp_path):
-    "Every second byte around the numbers of the maps, turned over: the file is refused, or read as far as it goes."
-    cams(lrnr, files[:2], save=tmp_path/"maps.npz")
-    raw = (tmp_path/"maps.npz").read_bytes()
-    for at in [*range(0, 200, 2), *range(len(raw)-1400, len(raw), 2)]:
-        (tmp_path/"bad.npz").write_bytes(raw[:at]+bytes([raw[at] ^ 0xff])+raw[at+1:])
-        try: assert load_cams(tmp_path/"bad.npz", lrnr.dls).maps.shape == (2, 2, 8, 8)
-        except InputError as e: assert "\n" not in str(e)
