@@ -163,6 +163,18 @@ def exported_language_models():
             found["predict"] is None and preds is not None)
 
 
+def weight_dropout_of_0():
+    from fastai.text.models.awdlstm import AWD_LSTM
+    def reset(p):
+        model = AWD_LSTM(9, 4, 4, 1, weight_p=p)
+        model.train()
+        model(torch.zeros(1, 2, dtype=torch.long))
+        model.eval().reset()
+    found = {p: fails(lambda: reset(p)) for p in (0.5, 1e-9, 0.)}
+    return ("`reset` of an AWD_LSTM that was trained with a weight dropout of " +
+            ", ".join(f"{p:g}: {e or 'works'}" for p, e in found.items()), list(found.values()) == [None, None, "TypeError"])
+
+
 def img2dataset_wants():
     wanted = next(o for o in requires("img2dataset") if o.startswith("pandas"))
     return f"it asks for `{wanted}`, and pip takes pandas back to version 2 for it", "<3" in wanted
@@ -215,6 +227,7 @@ ROWS = {  # name of the row: what measures it, and the packages whose versions c
     "Pictures that are not found": (files_of_webp, "fastai"),
     "Half precision without CUDA": (half_precision, "fastai torch"),
     "fastai's export of a language model": (exported_language_models, "fastai"),
+    "A weight dropout of 0": (weight_dropout_of_0, "fastai torch"),
     "img2dataset and pandas 3": (img2dataset_wants, "img2dataset"),
     "quantus on numpy 2.4": (quantus_area, "quantus numpy"),
     "Equal numbers": (equal_numbers, "torch"),
