@@ -87,7 +87,7 @@ def _check_known(dsets, vocab, text_col):
         raise InputError(f"No word of the texts {few}, so all of them would be {UNK}: give more text.")
     if strange > n/2:
         few = 'come fewer than 3 times' if text_col else 'are none that the model knows'
-        warnings.warn(f"{100*strange//n} % of the words {few}, and the model reads {UNK} instead: more text would help.")
+        warnings.warn(f"{100*strange//n} % of the words {few}, and the model reads {UNK} there: more text would help.")
 
 def text_dls(
     texts:pd.DataFrame, # One column 'text'

@@ -42,7 +42,7 @@ def _odd(v, name):
     "What makes a tensor unfit for training, and the way out."
     if v.is_nested: return f"is a nested tensor, with rows of several lengths; pass {name}.to_padded_tensor(0.)"
     if v.layout != torch.strided: return f"is a {v.layout} tensor; pass {name}.to_dense()"
-    if isinstance(v, torch.masked.MaskedTensor): return f"has masked values; pass {name}.to_tensor(0.), or drop such rows"
+    if isinstance(v, torch.masked.MaskedTensor): return f"has masked values; pass {name}.to_tensor(0.), or drop rows"
     if type(v).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return f"is a {type(v).__name__}, a tensor with rules of its own; pass a plain tensor"
     if v.is_complex() or v.is_quantized: return f"is a tensor of {v.dtype}; pass real numbers"

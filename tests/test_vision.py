@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, Callback, DataBlock, Image, ImageBlock, Learner, MultiCategoryBlock,
-                               RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18,
-                               densenet121, set_seed, vision_learner, xresnet18)
+from fastai.vision.all import (BCEWithLogitsLossFlat, Callback, DataBlock, Image, ImageBlock, Learner,
+                               MultiCategoryBlock, RandomResizedCrop, Resize, aug_transforms, get_image_files, models,
+                               resnet18, densenet121, set_seed, vision_learner, xresnet18)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -699,6 +699,7 @@ def test_predict_says_what_it_cannot_read(few, tmp_path):
                       (b"abc", "cannot be read"), (closed(file), "cannot be read")):
         with pytest.raises(InputError, match=says) as e, lrnr.no_bar(): lrnr.predict(bad)
         assert "\n" not in str(e.value)
-    with lrnr.no_bar(): same = [lrnr.predict(o)[2] for o in (file, str(file), file.read_bytes(), Image.open(file),
-                                                             np.array(Image.open(file)), np.array(Image.open(file))/255)]
+    array = np.array(Image.open(file))
+    with lrnr.no_bar():
+        same = [lrnr.predict(o)[2] for o in (file, str(file), file.read_bytes(), Image.open(file), array, array/255)]
     for o in same: assert torch.equal(o, same[0])

@@ -1,7 +1,7 @@
 """What the libraries under us really do: the rows of docs/libraries.md that no other script measures.
 
-pip install torchcam grad-cam img2dataset quantus    # peers of four rows; such a row is left out where its peer is missing
-python tests/benchmarks/libraries.py                 # prints the rows, about a minute; ends with 1 where one has changed
+pip install torchcam grad-cam img2dataset quantus    # peers; a row is left out where its peer is missing
+python tests/benchmarks/libraries.py                 # prints the rows in a minute; ends with 1 where one has changed
 
 Nothing is fetched: search engines and downloads are looked at with an answer made by hand.
 """
@@ -159,7 +159,8 @@ def exported_language_models():
                                                   validate=back.validate, fit=lambda: back.fit(1)).items()}
             preds = fails(lambda: lrnr.get_preds())
     told = ", ".join(f"`{k}` {v or 'passes'}" for k, v in found.items())
-    return (f"exported and loaded again, without texts: {told}; `get_preds` of the learner with texts: {preds or 'passes'}",
+    return (f"exported and loaded again, without texts: {told}; "
+            f"`get_preds` of the learner with texts: {preds or 'passes'}",
             found["predict"] is None and preds is not None)
 
 
@@ -172,7 +173,8 @@ def weight_dropout_of_0():
         model.eval().reset()
     found = {p: fails(lambda: reset(p)) for p in (0.5, 1e-9, 0.)}
     return ("`reset` of an AWD_LSTM that was trained with a weight dropout of " +
-            ", ".join(f"{p:g}: {e or 'works'}" for p, e in found.items()), list(found.values()) == [None, None, "TypeError"])
+            ", ".join(f"{p:g}: {e or 'works'}" for p, e in found.items()),
+            list(found.values()) == [None, None, "TypeError"])
 
 
 def img2dataset_wants():
@@ -183,8 +185,8 @@ def img2dataset_wants():
 def quantus_area():
     from quantus.helpers.utils import calculate_auc
     error = fails(lambda: calculate_auc(np.ones(3)))
-    return (f"`calculate_auc`, in pixel flipping and four more metrics, ends in {error}: it calls `np.trapz`, which numpy "
-            "no longer has", error == "AttributeError")
+    return (f"`calculate_auc`, in pixel flipping and four more metrics, ends in {error}: it calls `np.trapz`, which "
+            "numpy no longer has", error == "AttributeError")
 
 
 def equal_numbers():
@@ -213,8 +215,8 @@ print((time.process_time()-both)/(time.thread_time()-alone))"""
     as_it_starts = "import os\nfor o in list(os.environ):\n  if o[:4] in ('OMP_', 'GOMP'): del os.environ[o]\n"
     passive = as_it_starts+"os.environ['OMP_WAIT_POLICY'] = 'passive'\n"
     spins, sleeps = (float(python(o+code)) for o in (as_it_starts, passive))
-    return (f"a process with two threads, one of them mostly waiting, needs {spins:.2f} times the processor time of the "
-            f"other; with `OMP_WAIT_POLICY=passive` {sleeps:.2f} times", spins > sleeps+0.1)
+    return (f"a process with two threads, one of them mostly waiting, needs {spins:.2f} times the processor time of "
+            f"the other; with `OMP_WAIT_POLICY=passive` {sleeps:.2f} times", spins > sleeps+0.1)
 
 
 ROWS = {  # name of the row: what measures it, and the packages whose versions count
