@@ -53,6 +53,11 @@ def _check_maps(m) -> None:
     if not isinstance(m, CAMs):
         raise InputError(f"these maps are of type {type(m).__name__}; give CAMs, as cams(lrnr, items) makes them")
 
+def _check_finite(maps:Tensor) -> None:
+    "Refuse maps with NaN or infinity: they have no highest place."
+    if not maps.isfinite().all():
+        raise InputError("these maps hold NaN or infinity, so they point nowhere; make them again with cams or gradcam")
+
 def _check_any(n:int, flat:int) -> None:
     "Refuse a set without one map to judge."
     if not n:
@@ -64,6 +69,7 @@ def _truths(m:CAMs, maps:Tensor, boxes:pd.DataFrame, which:str
     """Of each picture with a box of the class `which` in view: its number, the boxes as in `seen_boxes`.
 
     Those whose map is flat are left out; their number comes second."""
+    _check_finite(maps)
     by_file,found,flat = boxes_by_file(boxes),[],0
     for i,(item,c) in enumerate(zip(m.items, m.class_idx(which).tolist())):
         b,size = boxes_in_view(m.dls, item, by_file, m.vocab[c])
@@ -285,6 +291,7 @@ def _watched(m:CAMs, lrnr:Learner, which:str, desc:str) -> Iterator[tuple[Iterat
     "Of each picture whose map is not flat: batch (1, 3, H, W), map (h, w), class; number of flat maps. In eval mode."
     _check_maps(m), check_learner(lrnr, 'cam_learner')
     maps,idx,param = m.chosen(which).float(),m.class_idx(which).tolist(),next(lrnr.model.parameters())
+    _check_finite(maps)
     good = [i for i in range(len(m)) if not _is_flat(maps[i])]
     _check_any(len(good), len(m)-len(good))
     with eval_mode(lrnr.model), torch.no_grad():

@@ -7,7 +7,8 @@ __all__ = ['LinearTokenizer', 'StreamDL', 'check_length', 'text_dls', 'bare_dls'
            'tokenizer_settings', 'tokenizer_of']
 
 # %% ../nbs/06_lm.ipynb #18baa3d9
-import functools, itertools
+import functools, itertools, warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 import numpy as np
@@ -69,12 +70,24 @@ def check_length(
                          "give more text, or a smaller bs or seq_len.")
 
 # %% ../nbs/06_lm.ipynb #87281163
+def _own_words(tokens):
+    "The words of a text without marks, and without what `xxrep 3 t` and `xxwrep 3 a` repeat"
+    tokens = iter(tokens)
+    for t in tokens:
+        if t in (TK_REP, TK_WREP): next(tokens, None), next(tokens, None)
+        elif t not in special_words: yield t
+
 def _check_known(dsets, vocab, text_col):
-    "A text of unknown words only teaches nothing"
-    words = set(vocab)-special_words
-    if not any(words.intersection(tokens) for tokens in dsets.train.items.text):
+    "A text of unknown words only teaches nothing; signs between them are no words, where there are others"
+    known,said = set(vocab)-special_words,Counter(t for o in dsets.train.items.text for t in _own_words(o))
+    words = {t: n for t,n in said.items() if any(map(str.isalnum, t))} or said
+    n,strange = sum(words.values()),sum(n for t,n in words.items() if t not in known)
+    if strange == n:
         few = 'comes 3 times' if text_col else 'is one that the model knows'
         raise InputError(f"No word of the texts {few}, so all of them would be {UNK}: give more text.")
+    if strange > n/2:
+        few = 'come fewer than 3 times' if text_col else 'are none that the model knows'
+        warnings.warn(f"{100*strange//n} % of the words {few}, and the model reads {UNK} there: more text would help.")
 
 def text_dls(
     texts:pd.DataFrame, # One column 'text'
@@ -142,6 +155,7 @@ class FastLMLearner(LMLearner):
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):
         self._check_data(0)
+        self.model.zero_grad() # of a fit that was interrupted
         return super().fit(*args, **kwargs)
 
     @functools.wraps(LMLearner.validate)
