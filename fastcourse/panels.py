@@ -26,7 +26,8 @@ def both(
     /, **values, # For places in it
 ) -> str: # HTML
     "The sentence in English and in Korean; the style sheet shows the one that the browser speaks."
-    return ''.join(f'<span class="fc-{o}" lang="{o}">{html.escape(say_in(o, text, **values))}</span>' for o in ('en', 'ko'))
+    return ''.join(f'<span class="fc-{o}" lang="{o}">{html.escape(say_in(o, text, **values))}</span>'
+                   for o in ('en', 'ko'))
 
 class Labels:
     "English texts for gradio's `I18n`: call it with each text and give the component what comes back."
@@ -67,7 +68,8 @@ def picks(
     def button(i, at, name, p):
         off = ' disabled' if i in dead else ''
         return (f'<li><button type="button" data-at="{at}" aria-pressed="{str(i == chosen).lower()}"{off}>'
-                f'<span>{html.escape(name)}</span><span>{100*p:.1f} %</span><i style="--p:{100*p:.2f}%"></i></button></li>')
+                f'<span>{html.escape(name)}</span><span>{100*p:.1f} %</span>'
+                f'<i style="--p:{100*p:.2f}%"></i></button></li>')
     ats = range(len(rows)) if ats is None else ats
     return '<ol class="fc-picks">'+''.join(button(i, at, *row) for i,(at,row) in enumerate(zip(ats, rows)))+'</ol>'
 
@@ -119,4 +121,5 @@ def warned(
         warnings.simplefilter('always', UserWarning)
         res = call()
     m = next((m for w in heard if (m := re.match(r"The model does not know (.*), and reads", str(w.message)))), None)
-    return res,'' if m is None else say_in(lang, "The model does not know {words}; it reads them as an unknown word.", words=m[1])
+    if m is None: return res,''
+    return res,say_in(lang, "The model does not know {words}; it reads them as an unknown word.", words=m[1])
