@@ -186,7 +186,9 @@ def layer_panel(
             loss = gr.HTML()
             with gr.Accordion(label("Weights"), open=False):
                 tables = {name: gr.Dataframe(t, label=name, interactive=True, datatype='number',
-                                             row_count=(len(t), 'fixed'), column_count=(t.shape[1], 'fixed'), type='pandas')
+                                             row_count=len(t),
+                                             row_limits=(len(t), len(t)), column_count=t.shape[1],
+                                             column_limits=(t.shape[1], t.shape[1]), type='pandas')
                           for name,t in net.weights().items()}
         with gr.Column(scale=2, min_width=280):
             lines,matrix = gr.HTML(),gr.HTML()
