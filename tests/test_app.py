@@ -364,8 +364,8 @@ def test_bad_input_is_one_line_and_code_2(folders, capsys, tmp_path, monkeypatch
         assert r.returncode == 2 and r.stderr.count("\n") == 1, r.stderr
         return r.stderr
     (tmp_path/"empty").mkdir()
-    assert "holds no saved model" in line(tmp_path/"empty")
-    assert "does not exist" in line(tmp_path/"none")
+    assert "holds no saved model" in line(tmp_path/"empty", "--port", 0)
+    assert "does not exist" in line(tmp_path/"none", "--port", 0)
     shutil.copytree(folders[1], tmp_path/"new")
     about = json.loads((tmp_path/"new"/"lm.json").read_text())
     (tmp_path/"new"/"lm.json").write_text(json.dumps(about | {"format": 2}))
