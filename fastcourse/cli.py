@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tour', 'scenes', 'lm_train', 'lm_generate', 'crawl', 'check', 'clean', 'shards_read', 'shards_write', 'train', 'cam',
-           'predict', 'lessons', 'grade', 'main']
+           'predict', 'lessons', 'grade', 'app', 'main']
 
 # %% ../nbs/12_cli.ipynb #48b6ab1e
 import contextlib, errno, os, sys, tempfile, traceback, warnings
@@ -311,11 +311,27 @@ def grade(
     print(marks[['name', 'lesson', 'solved', 'of', 'note']].to_string(index=False))
     print(f"{len(marks)} notebooks; the marks are in {Out}, a page for each student in {Path(Out).with_suffix('')}")
 
+# %% ../nbs/12_cli.ipynb #f46eb864
+@call_parse
+def app(
+    folders:_Many, # Folders of saved models: a classifier, a language model; each has a tab
+    examples:str=None, # Folder of pictures that a visitor of a classifier can begin with
+    title:str=None, # Heading of the page
+    port:int=None, # Port of the page, by default 7860; 0 takes the next that is free
+    share_on_network:bool=False, # Let other machines see the page, too; by default only this one
+):
+    "Show saved models in the browser, live: pictures with maps, words with probabilities"
+    from fastcourse.app import app
+    page = app(folders, title=title, examples=examples, port=port, share_on_network=share_on_network)
+    print(f"the page is at {page.url}; Ctrl-C ends it", flush=True)
+    if share_on_network: print("other machines of your network can open it under this machine's name", flush=True)
+    page.wait()
+
 # %% ../nbs/12_cli.ipynb #f1951aaa
 _commands = {'tour': tour, 'scenes': scenes, 'lm train': lm_train, 'lm generate': lm_generate,
              'crawl': crawl, 'check': check, 'clean': clean, 'shards read': shards_read,
              'shards write': shards_write, 'train': train, 'cam': cam, 'predict': predict,
-             'lessons': lessons, 'grade': grade}
+             'lessons': lessons, 'grade': grade, 'app': app}
 _may_lead = ['prompt'] # arguments with a default that stand without a flag all the same
 
 def _fail(message:str, code:int=2) -> None:

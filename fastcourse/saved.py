@@ -93,6 +93,9 @@ def read_about(
         raise InputError(f"There is no {kind.what} of {kind.saver} in {str(folder)!r}: {e.strerror}.") from e
     except (ValueError, RecursionError) as e: must(False, f'it is no JSON ({e})')
     must(isinstance(about, dict), 'it is no table')
+    if type(about.get('format')) is int and about['format'] > _format:
+        raise InputError(f"{str(file)!r} is from a newer fastcourse (format {about['format']}; this version reads "
+                         f"{_format}): update fastcourse.")
     must(about.get('format') == _format, f"its format is {about.get('format')!r}, and this version reads {_format}")
     must(_named(about), "the name of the weights is wrong")
     must(isinstance(about.get('sha256'), str), "'sha256' is missing")

@@ -27,7 +27,7 @@ settings.load_profile("long" if LONG else "every time")
 
 # A file stays on one worker, for its fixtures: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in Makefile.
 # What takes longest starts first, so that no worker is left alone with it at the end.
-LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_grading", "test_cli_streams", "test_play"]
+LONG_FIRST = ["test_notebook", "test_tour", "test_app", "test_terminal", "test_grading", "test_cli_streams", "test_play"]
 
 
 def pytest_collection_modifyitems(items):
