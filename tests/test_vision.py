@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from conftest import LONG
 from hostile import bomb
 
 from fastcourse.cam import cams
@@ -93,7 +94,8 @@ def test_torchvision_networks(few, arch, tmp_path):
         assert any(torch.equal(p, o) for o in stored.values() if o.shape == p.shape), name
     assert lrnr.model[0](torch.zeros(2, 3, 96, 96, device=lrnr.dls.device)).shape[2:] == (3, 3)
     check_groups(lrnr)
-    check_phases(lrnr)
+    # training 5 to 29 million numbers, and densenet's 121 layers, is only more of the same
+    if LONG or arch in (resnet18, models.mobilenet_v3_small): check_phases(lrnr)
 
 
 @pytest.mark.parametrize("arch, stride",
