@@ -160,7 +160,7 @@ def test_timm_networks(few, name, stride, tmp_path):
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(few, name, weights=tmp_path/"w.pth", stride=stride)
     check_groups(lrnr)
-    check_phases(lrnr)
+    if LONG or name not in ("densenet121", "tf_efficientnet_b0", "resnet18d"): check_phases(lrnr)  # as above
     files = few.valid.items
     m = cams(lrnr, files)
     assert m.cells[0] == (stride or 32) and m.maps.shape[2:] == (64//(stride or 32),)*2
