@@ -94,6 +94,8 @@ COMMANDS = [
     ["clean", "set"],
     ["crawl", "crawled", "a=a", "b=b", "--source", "set/train", "--pause", 0],
     ["lm", "generate", "speaker", "one two", "-n", 5],
+    ["shards", "write", "set", "shards"],
+    ["shards", "read", "shards", "back"],
 ]
 
 
@@ -105,6 +107,6 @@ def test_every_subcommand_in_a_terminal(world):
         seen = in_terminal([COMMAND, *argv], cwd=world)
         assert seen.code == 0 and "Traceback" not in seen.stream, (argv, seen.screen[-2000:])
         assert "%|" not in seen.screen, argv
-    names = {" ".join(a[:2]) if a[0] == "lm" else a[0] for a in COMMANDS+FORKED}
+    names = {" ".join(a[:2]) if a[0] in ("lm", "shards") else a[0] for a in COMMANDS+FORKED}
     from fastcourse.cli import _commands
     assert names | {"tour"} == set(_commands)
