@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from conftest import LONG
 from hostile import bomb
 
 from fastcourse.cam import cams
@@ -93,7 +94,8 @@ def test_torchvision_networks(few, arch, tmp_path):
         assert any(torch.equal(p, o) for o in stored.values() if o.shape == p.shape), name
     assert lrnr.model[0](torch.zeros(2, 3, 96, 96, device=lrnr.dls.device)).shape[2:] == (3, 3)
     check_groups(lrnr)
-    check_phases(lrnr)
+    # training 5 to 29 million numbers, and densenet's 121 layers, is only more of the same
+    if LONG or arch in (resnet18, models.mobilenet_v3_small): check_phases(lrnr)
 
 
 @pytest.mark.parametrize("arch, stride",
@@ -158,7 +160,7 @@ def test_timm_networks(few, name, stride, tmp_path):
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(few, name, weights=tmp_path/"w.pth", stride=stride)
     check_groups(lrnr)
-    check_phases(lrnr)
+    if LONG or name not in ("densenet121", "tf_efficientnet_b0", "resnet18d"): check_phases(lrnr)  # as above
     files = few.valid.items
     m = cams(lrnr, files)
     assert m.cells[0] == (stride or 32) and m.maps.shape[2:] == (64//(stride or 32),)*2
