@@ -1,4 +1,5 @@
 """Pages that work by double click: equal to Python, in node and in a real browser, and nobody is asked for anything."""
+import functools
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastai.text.core import BaseTokenizer
 from torch import nn
 
 from fastcourse.core import InputError
@@ -16,6 +18,8 @@ from fastcourse.generate import generate
 from fastcourse.learner import history, tensor_learner
 from fastcourse.page import page
 from fastcourse.text import lm_learner
+
+from axe import axe, axe_problems
 
 ROOT = Path(__file__).parents[1]
 node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
@@ -61,7 +65,7 @@ SPEAK = """
 const about = JSON.parse(part('lm.html', 'about'))
 const voice = new speak.Voice(speak.unpack(about, part('lm.html', 'weights')))
 const { ids } = speak.read('one, two,', about)
-tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].map(o => [about.vocab[o.word], o.p]))
+tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].filter(Boolean).map(o => [about.vocab[o.word], o.p]))
 """
 
 
@@ -87,6 +91,32 @@ def test_one_seed_gives_the_same_words_in_the_page_and_in_python(tmp_path, how, 
     theirs = [w for w, _ in in_node(tmp_path, SPEAK.replace("HOW", f"{{words: 20, seed: 7, {how}}}"))]
     ours = generate(lrnr, "one, two,", 20, seed=7, **python).tokens
     assert theirs[:8] == ours[:8]  # later, one draw that falls between the roundings may part them
+
+
+READ = """
+const texts = JSON.parse(readFileSync('texts.json')), tokenizer = JSON.parse(readFileSync('tokenizer.json'))
+tell(texts.map(t => speak.read(t, tokenizer).ids.map(i => tokenizer.vocab[i])))
+"""
+
+
+@node
+@pytest.mark.parametrize("split", [False, True])
+def test_a_prompt_is_cut_as_in_python(tmp_path, split):
+    texts = ["one, two,", "One TWO, three! I am A.", "sooooo good!!! no no no no way", "I don't know; it's 3.5 or 10,000?",
+             "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!", "  spaces   and\nlines ", "xxbos one xxmaj two",
+             "MIXEDcase Words'll go...", "é È ÀB Ünder", "a\u00a0b 😀 c"]
+    lrnr = language_model()
+    tok = lrnr.dls.train_ds.tokenizer
+    cut = BaseTokenizer(" ") if split else tok.tok
+    ours = [[t for toks in cut([functools.reduce(lambda t, rule: rule(t), tok.rules, text)]) for t in toks]
+            for text in texts]
+    vocab = ["xxunk", *dict.fromkeys(t for o in ours for t in o)]
+    about = dict(vocab=vocab, split=" " if split else None, rules=[r.__name__ for r in tok.rules])
+    (tmp_path/"texts.json").write_text(json.dumps(texts))
+    (tmp_path/"tokenizer.json").write_text(json.dumps(about))
+    theirs = in_node(tmp_path, READ)
+    tidy = lambda words: [w for w in words if w.strip()]  # spaCy keeps a line break as a word
+    assert [tidy(o) for o in theirs] == [tidy(o) for o in ours]
 
 
 TRAIN = """
@@ -141,37 +171,44 @@ def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    "The two pages in Chromium: `pages(name, width, language)` opens one."
+    "The two pages in Chromium: `pages(name, width, language, scheme)` opens one, in one browser for each language."
     webdriver = pytest.importorskip("selenium.webdriver")
-    tmp = tmp_path_factory.mktemp("pages")
+    tmp, browsers = tmp_path_factory.mktemp("pages"), {}
     page(language_model(), tmp/"lm.html", prompt="one, two,")
     page(network(), tmp/"net.html", names=list("abcd"))
-    opened = []
-    def open_page(name, width=1200, language="en"):
+    def browser_for(language):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}", f"--window-size={width},900",
-                  f"--user-data-dir={tmp/f'profile{len(opened)}'}", "--disable-background-networking",
+        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}",
+                  f"--user-data-dir={tmp/f'profile_{language}'}", "--disable-background-networking",
                   "--disable-component-update"):
             options.add_argument(o)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        opened.append(driver)
         driver.set_page_load_timeout(120)
-        driver.get("about:blank")
-        driver.get_log("performance")  # of the browser's own first page
-        driver.get((tmp/f"{name}.html").as_uri())
+        driver.set_script_timeout(120)
         return driver
+    def open_page(name, width=1280, language="en", scheme="light"):
+        if language not in browsers: browsers[language] = browser_for(language)
+        d = browsers[language]
+        d.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=844, deviceScaleFactor=1,
+                                                                     mobile=width < 600))
+        d.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme",
+                                                                            value=scheme)]))
+        d.get("about:blank")
+        d.get_log("performance"), d.get_log("browser")  # of what was before
+        d.get((tmp/f"{name}.html").as_uri())
+        return d
     yield open_page
-    for d in opened: d.quit()
+    for d in browsers.values(): d.quit()
 
 
 def quiet(driver):
     "Nothing was asked of anybody, and the console is empty."
     asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
     urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert all(re.match("file:|data:", u) for u in urls), urls
+    assert urls and all(re.match("file:|data:", u) for u in urls), urls
     assert driver.get_log("browser") == []
 
 
@@ -180,42 +217,69 @@ def wait(driver, condition):
     return WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {condition}"))
 
 
+WORDS = "document.querySelectorAll('#said button')"
+DONE = f"{WORDS}.length >= 25 && document.getElementById('stop').disabled"
+
+
 @browser
 def test_a_language_model_by_keyboard_alone(pages):
     from selenium.webdriver import ActionChains, Keys
     d = pages("lm")
-    words = "document.querySelectorAll('#said button').length"
-    d.execute_script("document.getElementById('prompt').focus()")
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, f"{words} >= 25 && document.getElementById('stop').disabled")
-    d.execute_script("document.querySelectorAll('#said button')[3].focus()")
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, "document.querySelectorAll('#instead button').length === 10")
-    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; "
-                             "b.querySelector('button').focus(); return b.cells[0].textContent")
-    said = "return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)"
-    before = d.execute_script(said)[:3]
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, f"document.getElementById('stop').disabled && document.getElementById('instead').hidden && {words} > 25")
-    after = d.execute_script(said)
-    assert after[:3] == before and (after[3] == other or other.startswith("xx"))
+    press = lambda *keys: ActionChains(d).send_keys(*keys).perform()
+    focus = lambda: d.execute_script("return document.activeElement.textContent")
+    said = lambda: d.execute_script(f"return [...{WORDS}].slice(0, 4).map(b => b.textContent)")
+    press(Keys.TAB, Keys.ENTER)  # the first place is the prompt
+    wait(d, DONE)
+    first = said()
+    press(*[Keys.TAB]*11)  # two buttons (one is off), six fields, four words
+    assert focus() == first[3]
+    press(Keys.ENTER)
+    wait(d, "document.querySelectorAll('#instead td button').length === 10")
+    press(Keys.ESCAPE)  # and back to the word
+    assert focus() == first[3] and not d.find_element("id", "instead").is_displayed()
+    press(Keys.ENTER, Keys.TAB, Keys.TAB)
+    other = focus()
+    press(Keys.ENTER)
+    wait(d, f"document.getElementById('instead').hidden && {DONE}")
+    assert said()[:3] == first[:3] and (said()[3] == other or other.startswith("xx"))
+    assert focus() == said()[3]
+    quiet(d)
+
+
+@browser
+@axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["lm", "net"])
+def test_nothing_keeps_people_from_using_a_page(pages, name, width, scheme):
+    d = pages(name, width, scheme=scheme)
+    if name == "lm":
+        d.execute_script("document.getElementById('ask').requestSubmit()")
+        wait(d, DONE)
+        d.execute_script(f"{WORDS}[3].click()")
+    else:
+        d.execute_script("document.getElementById('train').click()")
+        wait(d, "!document.getElementById('train').disabled")
+    assert axe_problems(d) == []
+    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     quiet(d)
 
 
 @browser
 def test_what_makes_no_sense_is_told_on_the_page(pages):
-    d = pages("lm", 400, "ko")
+    d = pages("lm", 390, "ko")
     assert d.execute_script("return document.documentElement.lang") == "ko" and "이어 쓰기" in d.page_source
     assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     say = "document.getElementById('ask').requestSubmit(); return document.getElementById('message').textContent"
     d.execute_script("document.getElementById('ask').noValidate = true")
     d.execute_script("document.getElementById('temperature').value = -1")
-    assert "temperature" in d.execute_script(say)
+    assert "온도 = -1" in d.execute_script(say)
     d.execute_script("document.getElementById('temperature').value = 1; document.getElementById('prompt').value = ' '")
     assert "단어를 하나 이상" in d.execute_script(say)
     d.execute_script("document.getElementById('prompt').value = 'one zzz '.repeat(12500)")   # 100,000 letters
-    assert "zzz" in d.execute_script(say)
-    wait(d, "document.querySelectorAll('#said button').length > 5")
+    told = d.execute_script(say)
+    assert "zzz" in told and "2,000" in told
+    wait(d, f"{WORDS}.length > 5")
     quiet(d)
 
 
@@ -242,11 +306,4 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
     assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
     d.execute_script("document.getElementById('back').click()")
     assert d.execute_script(f"return {table}") == first
-    quiet(d)
-
-
-@browser
-def test_the_network_fits_a_phone(pages):
-    d = pages("net", 400)
-    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     quiet(d)
