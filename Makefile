@@ -32,7 +32,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # What the tests of the pages in Chromium look for people's hindrances with; they say so and skip where it cannot be had
 node_modules/axe-core:
-	@if command -v npm >/dev/null; then npm install --silent --no-save --no-audit --no-fund axe-core@4.14.1 || true; fi
+	@if command -v npm >/dev/null; then npm install --prefix . --silent --no-save --no-audit --no-fund axe-core@4.14.1 || true; fi
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'

@@ -1088,6 +1088,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastcourse.tour._png': ('tour.html#_png', 'fastcourse/tour.py'),
                                  'fastcourse.tour.language_part': ('tour.html#language_part', 'fastcourse/tour.py'),
                                  'fastcourse.tour.learner_part': ('tour.html#learner_part', 'fastcourse/tour.py'),
+                                 'fastcourse.tour.loss_curves': ('tour.html#loss_curves', 'fastcourse/tour.py'),
                                  'fastcourse.tour.machine': ('tour.html#machine', 'fastcourse/tour.py'),
                                  'fastcourse.tour.picture_part': ('tour.html#picture_part', 'fastcourse/tour.py'),
                                  'fastcourse.tour.report_html': ('tour.html#report_html', 'fastcourse/tour.py'),

@@ -17,7 +17,7 @@ from .core import *
 # %% ../nbs/12_cli.ipynb #f3f87657
 @call_parse
 def tour(
-    dest:str='tour', # Folder for report.html and cam.png
+    dest:str='tour', # Folder for report.html, cam.png and language_model.html
     images:str='images', # Picture set; drawn where it does not exist
     seed:int=43052, # Seed of the language model and the classifier
 ):

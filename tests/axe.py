@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 AXE = Path(__file__).parents[1]/"node_modules"/"axe-core"/"axe.min.js"
-axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not there: npm install --no-save axe-core")
+axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not there: npm install --prefix . --no-save axe-core")
 
 
 def axe_problems(driver) -> list[str]:

@@ -103,7 +103,8 @@ tell(texts.map(t => speak.read(t, tokenizer).ids.map(i => tokenizer.vocab[i])))
 @pytest.mark.parametrize("split", [False, True])
 def test_a_prompt_is_cut_as_in_python(tmp_path, split):
     texts = ["one, two,", "One TWO, three! I am A.", "sooooo good!!! no no no no way", "I don't know; it's 3.5 or 10,000?",
-             "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!", "  spaces   and\nlines ", "xxbos one xxmaj two",
+             "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!",
+             "  spaces   and\nlines ", "xxbos one xxmaj two",
              "MIXEDcase Words'll go...", "é È ÀB Ünder", "a\u00a0b 😀 c"]
     lrnr = language_model()
     tok = lrnr.dls.train_ds.tokenizer
@@ -276,9 +277,9 @@ def test_what_makes_no_sense_is_told_on_the_page(pages):
     assert "온도 = -1" in d.execute_script(say)
     d.execute_script("document.getElementById('temperature').value = 1; document.getElementById('prompt').value = ' '")
     assert "단어를 하나 이상" in d.execute_script(say)
-    d.execute_script("document.getElementById('prompt').value = 'one zzz '.repeat(12500)")   # 100,000 letters
+    d.execute_script("document.getElementById('prompt').value = 'one zap '.repeat(12500)")   # 100,000 letters
     told = d.execute_script(say)
-    assert "zzz" in told and "2,000" in told
+    assert "zap" in told and "2,000" in told
     wait(d, f"{WORDS}.length > 5")
     quiet(d)
 
