@@ -17,9 +17,10 @@ from fastcourse.data import codes, human_numbers, letters
 from fastcourse.generate import generate
 from fastcourse.learner import history, tensor_learner
 from fastcourse.page import page
-from fastcourse.text import lm_learner
+from fastcourse.text import lm_learner, save_lm
 
 from axe import axe, axe_problems
+from command import fastcourse, here, is_one_line
 
 ROOT = Path(__file__).parents[1]
 node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
@@ -168,6 +169,28 @@ def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
     x, strange = torch.randn(8, 1), nn.Sequential(nn.Linear(1, 1), nn.GELU())
     with pytest.raises(InputError): page(tensor_learner(x, x, strange), tmp_path/"net.html")
     assert (tmp_path/"net.html").read_text() == old
+
+
+def test_the_command(tmp_path, capsys):
+    save_lm(language_model(), tmp_path/"lm")
+    r = fastcourse("page", "lm", "-o", "a/b.html", "--title", "<Count>", cwd=tmp_path)
+    assert r.returncode == 0 and "a/b.html: 0.1 MB" in r.stdout, r.stderr
+    assert "&lt;Count&gt;" in (tmp_path/"a"/"b.html").read_text()
+    own, model = tmp_path/"own.html", tmp_path/"lm"
+    own.write_text("mine")
+    (tmp_path/"net").mkdir()
+    (tmp_path/"net"/"classifier.json").write_text("{}")
+    (tmp_path/"bad").mkdir()
+    (tmp_path/"bad"/"lm.json").write_text("{")
+    for folder, out, what in ((model, own, "--force"), (tmp_path/"net", "x.html", "picture classifier"),
+                              (tmp_path/"bad", "x.html", "damaged"), (tmp_path/"none", "x.html", "There is no model"),
+                              (model, own/"x.html", "cannot be written"), (model, tmp_path/"x.txt", "must end in .html"),
+                              (model, tmp_path/"net", "must end in .html")):
+        is_one_line(here(capsys, "page", folder, "-o", out), what)
+    assert own.read_text() == "mine" and not (tmp_path/"x.txt").exists()
+    for out in (own, tmp_path/"a"/"b.html"):
+        assert here(capsys, "page", model, "-o", out, *["--int8", *(["--force"] if out == own else [])]).returncode == 0
+        assert '"bits": 8' in out.read_text()
 
 
 @pytest.fixture(scope="module")
