@@ -13,9 +13,9 @@ const TEXTS = {
   many: ['Layers with more than 400 weights are not listed: ', '가중치가 400개를 넘는 층은 싣지 않았습니다: '],
   untrained: ['Training goes on in Python only. A page trains with a plain loss, all weights, no dropout, and data that it can hold.',
               '학습은 파이썬에서만 이어 할 수 있습니다. 페이지는 기본 손실 함수를 쓰고, 고정한 가중치와 드롭아웃이 없고, 데이터가 작을 때만 학습합니다.'],
-  heading: ['A network, taken apart', '네트워크 들여다보기'],
+  heading: ['A network, taken apart', '신경망 들여다보기'],
   facts: [`A network with ${about.facts.weights} weights and ${about.facts.rows} rows of data, made with fastcourse ${about.facts.version}. Training is Adam, lr ${about.adam.lr}. Everything happens in this page.`,
-          `가중치 ${about.facts.weights}개, 데이터 ${about.facts.rows}행의 네트워크. fastcourse ${about.facts.version}로 만들었습니다. 학습은 Adam, lr ${about.adam.lr}. 모든 계산은 이 페이지 안에서 합니다.`],
+          `가중치 ${about.facts.weights}개, 데이터 ${about.facts.rows}행의 신경망. fastcourse ${about.facts.version}로 만들었습니다. 학습은 Adam, lr ${about.adam.lr}. 모든 계산은 이 페이지 안에서 합니다.`],
 }
 const copy = o => JSON.parse(JSON.stringify(o))
 const text = key => TEXTS[key][korean ? 1 : 0]
