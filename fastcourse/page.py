@@ -132,8 +132,9 @@ def _adam(lrnr) -> dict:
 def _loss(lrnr) -> str|None:
     "The name of the loss; None where the page cannot compute it."
     f = getattr(lrnr.loss_func, 'func', lrnr.loss_func)
-    changed = [getattr(f, o, None) for o in ('weight', 'pos_weight', 'label_smoothing')]
-    plain = type(f) in _losses and f.reduction == 'mean' and not any(o is not None and o != 0. for o in changed)
+    usual = dict(weight=None, pos_weight=None, label_smoothing=0., ignore_index=-100, reduction='mean')
+    values = {k: getattr(f, k, v) for k,v in usual.items()}
+    plain = type(f) in _losses and not any(isinstance(o, Tensor) for o in values.values()) and values == usual
     return type(f).__name__ if plain else None
 
 def _data(lrnr) -> tuple[Tensor, Tensor]:
@@ -163,7 +164,7 @@ def _trained(lrnr, x, y) -> dict:
     if loss is None or x.numel()+y.numel() > _most_numbers: return {}
     if len(x)*sum(p.numel() for p in params) > _most_work: return {}
     if loss != 'CrossEntropyLoss': return dict(x=x.tolist(), y=y.reshape(len(y), -1).tolist())
-    return {} if y.is_floating_point() else dict(x=x.tolist(), y=y.flatten().tolist())
+    return {} if y.is_floating_point() or y.min() < 0 else dict(x=x.tolist(), y=y.flatten().tolist())
 
 def _net(lrnr, title, names) -> str:
     model,(x, y) = module_of(lrnr),_data(lrnr)

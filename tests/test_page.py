@@ -141,6 +141,18 @@ def test_training_in_the_page_is_training_in_python(tmp_path, loss):
     torch.testing.assert_close(torch.tensor(outs), ours, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("change", ["dropout", "frozen", "weighted", "smoothed", "ignored", "another loss"])
+def test_the_page_trains_only_as_python_would(tmp_path, change):
+    losses = dict(weighted=nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 1., 1.])),
+                  smoothed=nn.CrossEntropyLoss(label_smoothing=0.1), ignored=nn.CrossEntropyLoss(ignore_index=2))
+    losses["another loss"] = nn.MultiMarginLoss()
+    lrnr = network(losses.get(change), None, *([nn.Dropout(0.5)] if change == "dropout" else []))
+    if change == "frozen": lrnr.model[2].bias.requires_grad_(False)
+    text = page(lrnr, tmp_path/"net.html").read_text()
+    assert '"x": ' not in text and '"layers": ' in text
+    assert '"x": ' in page(network(), tmp_path/"net.html").read_text()
+
+
 def test_names_and_texts_are_no_code(tmp_path):
     evil = ["</script><script>alert(1)</script>", "<b>", "&amp;", "\u2028"]
     text = page(network(), tmp_path/"net.html", names=evil, title=evil[0]).read_text()
@@ -151,11 +163,19 @@ def test_names_and_texts_are_no_code(tmp_path):
     (nn.Sequential(nn.Linear(1, 20000), nn.Tanh(), nn.Linear(20000, 1)), "a page shows 20,000"),
     (nn.Sequential(nn.Linear(1, 3), nn.Softplus(), nn.Linear(3, 1)), "Softplus"),
     (nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1)), "LayerNorm"),
+    (nn.Sequential(*[nn.Linear(1, 1)]*2), "the same weights twice"),
 ])
 def test_what_a_page_cannot_show_is_one_sentence(tmp_path, model, what):
     x = torch.randn(8, 1)
     with pytest.raises(InputError, match=what): page(tensor_learner(x, x, model), tmp_path/"net.html")
     assert not (tmp_path/"net.html").exists()
+
+
+def test_weights_that_16_bits_cannot_hold(tmp_path):
+    lrnr = language_model()
+    with torch.no_grad(): next(lrnr.model.parameters())[0, 0] = 1e6
+    with pytest.raises(InputError, match="65,504"): page(lrnr, tmp_path/"bad.html")
+    assert page(lrnr, tmp_path/"good.html", precision="int8").exists()
 
 
 def test_a_network_with_nan_has_no_page(tmp_path):
