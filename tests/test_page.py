@@ -220,6 +220,8 @@ def pages(tmp_path_factory):
     tmp, browsers = tmp_path_factory.mktemp("pages"), {}
     page(language_model(), tmp/"lm.html", prompt="one, two,")
     page(network(), tmp/"net.html", names=list("abcd"))
+    x = torch.ones(3, 1)
+    page(tensor_learner(x, x, nn.Linear(1, 1), nn.MSELoss(), lr=1e200), tmp/"wild.html")
     def browser_for(language):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
@@ -350,4 +352,16 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
     assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
     d.execute_script("document.getElementById('back').click()")
     assert d.execute_script(f"return {table}") == first
+    # clicked while it trains, "back" ends the training
+    d.execute_script("document.getElementById('train').click(); document.getElementById('back').click()")
+    wait(d, "!document.getElementById('train').disabled")
+    assert d.execute_script(f"return {table}") == first
+    quiet(d)
+
+
+@browser
+def test_a_training_that_diverges_says_so(pages):
+    d = pages("wild")
+    wait(d, "(document.getElementById('train').click(), document.getElementById('lossnow').textContent.includes('back'))")
+    assert "NaN" not in d.find_element("id", "table").text
     quiet(d)

@@ -13,6 +13,7 @@ const TEXTS = {
   many: ['Layers with more than 400 weights are not listed: ', '가중치가 400개를 넘는 층은 싣지 않았습니다: '],
   untrained: ['Training goes on in Python only. A page trains with a plain loss, all weights, no dropout, and data that it can hold.',
               '학습은 파이썬에서만 이어 할 수 있습니다. 페이지는 기본 손실 함수를 쓰고, 고정한 가중치와 드롭아웃이 없고, 데이터가 작을 때만 학습합니다.'],
+  diverged: ['The loss is no number any more: go back to the start.', '손실이 더는 숫자가 아닙니다. 처음으로 돌아가세요.'],
   heading: ['A network, taken apart', '신경망 들여다보기'],
   facts: [`A network with ${about.facts.weights} weights and ${about.facts.rows} rows of data, made with fastcourse ${about.facts.version}. Training is Adam, lr ${about.adam.lr}. Everything happens in this page.`,
           `가중치 ${about.facts.weights}개, 데이터 ${about.facts.rows}행의 신경망. fastcourse ${about.facts.version}로 만들었습니다. 학습은 Adam, lr ${about.adam.lr}. 모든 계산은 이 페이지 안에서 합니다.`],
@@ -21,7 +22,7 @@ const copy = o => JSON.parse(JSON.stringify(o))
 const text = key => TEXTS[key][korean ? 1 : 0]
 const colour = k => `var(--c${k % 7})`, MOST = 40   // outputs of a layer that are shown
 
-let layers = copy(about.layers), adam = new Adam(layers, about.adam), history = []
+let layers = copy(about.layers), adam = new Adam(layers, about.adam), history = [], left = 0   // epochs that are still to train
 
 function put(parent, name, attributes = {}, ...children) {
   const svg = ['svg', 'line', 'polyline', 'circle', 'text', 'g', 'title'].includes(name)
@@ -32,6 +33,7 @@ function put(parent, name, attributes = {}, ...children) {
   return e
 }
 
+const finite = v => Number.isFinite(v) ? v : 0
 const plain = v => v.toFixed(Math.abs(v) >= 1000 ? 0 : 2).replace(/^-(0\.?0*)$/, '$1')
 
 // What is shown of each layer: its outputs for the shown rows, and P where the loss is a softmax's
@@ -50,7 +52,7 @@ function drawTable(all) {
   put(head, 'th', { scope: 'col', rowSpan: 2 }, text('input'))
   for (const { name, m, units } of all) {
     put(head, 'td', { className: 'gap' }), put(second, 'td', { className: 'gap' })
-    put(head, 'th', { scope: 'colgroup', colSpan: m[0].length, style: 'text-align:center' }, name)
+    put(head, 'th', { scope: 'colgroup', colSpan: m[0].length, style: `text-align:${m[0].length > 8 ? 'left' : 'center'}` }, name)
     for (const unit of units) put(second, 'th', { scope: 'col' }, unit)
   }
   const scales = all.map(({ m }) => largest(m))
@@ -82,12 +84,12 @@ const polyline = (svg, points, k) => put(svg, 'polyline', { points: points.map(p
 
 function drawLines(all) {
   $('lines').replaceChildren(...all.map(({ name, m, units }) => {
-    const low = m.reduce((a, row) => Math.min(a, ...row), 0), high = m.reduce((a, row) => Math.max(a, ...row), 0)
+    const low = m.reduce((a, row) => Math.min(a, ...row.map(finite)), 0), high = m.reduce((a, row) => Math.max(a, ...row.map(finite)), 0)
     const named = units.length <= 8, c = chart(300, 190, low, high, m.length, named ? 84 : 20)
     c.svg.setAttribute('aria-label', name)
     put(c.svg, 'text', { x: 58, y: 13, 'font-weight': 'bold' }, name)
     units.forEach((unit, k) => {
-      polyline(c.svg, m.map((row, r) => [c.x(r), c.y(row[k])]), k)
+      polyline(c.svg, m.map((row, r) => [c.x(r), c.y(finite(row[k]))]), k)
       if (!named) return
       const x = c.width - c.right + 8, y = 20 + 17 * k
       put(c.svg, 'line', { x1: x, x2: x + 14, y1: y, y2: y, style: `stroke:${colour(k)};stroke-width:3` })
@@ -161,7 +163,7 @@ function drawWeights() {
       const tr = put(table, 'tr', {}, put(null, 'th', { scope: 'row' }, label))
       const cell = (numbers, k, column) => {
         const field = put(put(tr, 'td'), 'input', { type: 'number', step: 'any', value: +numbers[k].toFixed(4), 'aria-label': `${name} ${label} ${column}`,
-          onchange: () => { if (Number.isFinite(field.valueAsNumber)) { numbers[k] = field.valueAsNumber; drawOutputs(); drawLetters() } else field.value = +numbers[k].toFixed(4) } })
+          onchange: () => { if (Math.abs(field.valueAsNumber) <= 1e6) { numbers[k] = field.valueAsNumber; drawOutputs(); drawLetters() } else field.value = +numbers[k].toFixed(4) } })
         field.dataset.at = `${l} ${r} ${column}`
       }
       columns.forEach((column, k) => cell(row, k, column))
@@ -190,18 +192,30 @@ function drawAll() { drawOutputs(); drawLetters(); drawWeights(); drawLoss() }
 
 $('train').onclick = () => {
   $('train').disabled = true
-  let left = 50
+  left = 50
+  let good = structuredClone(layers)   // weights whose loss was a number
   const more = () => {
     const end = performance.now() + 20
-    while (left > 0 && performance.now() < end) { history.push(...train(layers, about.x, about.y, about.loss, adam, 1)); left-- }
+    for (; left > 0 && performance.now() < end; left--) {
+      const before = structuredClone(layers), [loss] = train(layers, about.x, about.y, about.loss, adam, 1)
+      if (!Number.isFinite(loss)) {
+        layers = good
+        adam = new Adam(layers, about.adam)
+        left = -1
+        break
+      }
+      good = before
+      history.push(loss)
+    }
     drawOutputs(), drawLoss()
     if (left > 0) return requestAnimationFrame(more)
     drawAll()
+    if (left < 0) $('lossnow').textContent = text('diverged')
     $('train').disabled = false
   }
   more()
 }
-$('back').onclick = () => { layers = copy(about.layers); adam = new Adam(layers, about.adam); history = []; drawAll() }
+$('back').onclick = () => { layers = copy(about.layers); adam = new Adam(layers, about.adam); history = []; left = 0; drawAll() }
 document.documentElement.lang = korean ? 'ko' : 'en'
 for (const key of ['facts', 'cut', 'untrained']) $(key).textContent = text(key)
 if (!about.titled) document.querySelector('h1').textContent = document.title = text('heading')
