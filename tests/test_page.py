@@ -349,7 +349,7 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
     d.execute_script("document.getElementById('train').click()")
     wait(d, "!document.getElementById('train').disabled")
     told = d.execute_script("return document.getElementById('lossnow').textContent")
-    assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
+    assert re.match(r"epoch 50, loss [0-2]\.\d{4}$", told)
     d.execute_script("document.getElementById('back').click()")
     assert d.execute_script(f"return {table}") == first
     # clicked while it trains, "back" ends the training
