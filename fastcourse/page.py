@@ -34,7 +34,8 @@ _mark = '<meta name="generator" content="fastcourse'
 
 def is_page(
     file:str|Path, # A file
-) -> bool: # Whether `page` wrote it
+) -> bool:
+    "Whether `page` wrote a file."
     with open(file, 'rb') as f: return _mark.encode() in f.read(300)
 
 def _html(kind, title, about, weights='', prompt='') -> str:
