@@ -32,6 +32,10 @@ $(VENV)/.installed-dev: setup.cfg $(CONSTRAINTS) pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $(VENV)/.installed $@
 
+# What the tests of the pages in Chromium look for people's hindrances with; they say so and skip where it cannot be had
+node_modules/axe-core:
+	@if command -v npm >/dev/null; then npm install --prefix . --silent --no-save --no-audit --no-fund axe-core@4.14.1 || true; fi
+
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	@touch $@
@@ -46,7 +50,7 @@ test-nbs: $(VENV)/.installed-dev
 	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/nbdev-test --skip-folder-re lessons --n-workers 2 --timing
 
 # In which order: tests/conftest.py
-test-py: $(VENV)/.installed-dev
+test-py: $(VENV)/.installed-dev | node_modules/axe-core
 	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-long: export FASTCOURSE_TEST_LONG = 1
@@ -81,4 +85,4 @@ bench: $(VENV)/.installed-dev
 	@for f in tests/benchmarks/bench_*.py; do echo; echo "## $$f"; $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist *.egg-info docs/_build docs/_generated docs/_mathjax
+	rm -rf $(VENV) .venv-lowest node_modules build dist *.egg-info docs/_build docs/_generated docs/_mathjax

@@ -35,9 +35,11 @@ def test_the_report_is_one_file_with_its_pictures(toured):
     page = (dest/"report.html").read_text()
     assert str((dest/"report.html").resolve()) in seen.screen.replace("\n", "")
     assert page.count("<h2>") == 4 and "data:image/png;base64," in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count('alt="The loss of each batch and of each epoch"') == 2
+    assert re.findall(r'(?:src|href)="((?!data:).*?)"', page) == ["language_model.html"]
     assert (dest/"cam.png").stat().st_size > 50_000
-    assert sorted(o.name for o in dest.iterdir()) == ["cam.png", "report.html"]
+    assert sorted(o.name for o in dest.iterdir()) == ["cam.png", "language_model.html", "report.html"]
+    assert (dest/"language_model.html").stat().st_size < 1_500_000
 
 
 def test_the_losses_are_the_published_ones(toured):
