@@ -30,6 +30,7 @@ from torch import nn
 from .checks import checks_rates, loader_of
 from .core import *
 from .generate import *
+from .processes import SharedLearner
 from .speak import *
 from .words import *
 
@@ -119,7 +120,7 @@ def _load_tensors(load, file):
                          "code. Pass weights_only=False if you trust who wrote it.") from e
 
 @checks_rates
-class FastLMLearner(LMLearner):
+class FastLMLearner(SharedLearner, LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):
         if dl is None and sum(loader_of(self, ds_idx).lens) == 0:

@@ -19,6 +19,7 @@ from .bodies import *
 from .checks import checks_rates
 from .core import *
 from .pictures import PictureError, ends_like_picture, list_files, read_file, read_picture, strict_pillow
+from .processes import SharedLearner
 from .saved import *
 from .seen import *
 
@@ -168,7 +169,7 @@ def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
     dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
 
 @checks_rates
-class ImageLearner(Learner):
+class ImageLearner(SharedLearner):
     "A fastai `Learner` of pictures that refuses learning rates, callbacks and splitters that are none."
 
 def cam_learner(
