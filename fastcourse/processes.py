@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from types import MethodType
 
-# %% ../nbs/01_processes.ipynb #dfe61b25
+# %% ../nbs/01_processes.ipynb #9161fb2a
 class _Sum(torch.autograd.Function):
     "The sum over processes, and its gradient."
     @staticmethod
@@ -124,7 +124,8 @@ class ShareWork(Callback):
         flat /= self.world
         *grads,here,loss = flat.split([*(p.numel() for p in params), len(params), 1])
         for p,g,has in zip(params, grads, here.tolist()):
-            if has: p.grad = torch.empty_like(p).copy_(g.view_as(p)) if p.grad is None else p.grad.copy_(g.view_as(p))
+            if has and p.grad is None: p.grad = torch.zeros_like(p)
+            if has: p.grad.copy_(g.view_as(p))
         learn.loss = loss[0]
 
     def after_batch(self):

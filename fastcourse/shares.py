@@ -62,7 +62,7 @@ def gather_rows(
     dist.all_gather(parts, part)
     return retain_type(torch.cat([o[:n] for o,n in zip(parts, rows)]).flatten(0, 1), t)
 
-# %% ../nbs/01_shares.ipynb #919647c4
+# %% ../nbs/01_shares.ipynb #267782d9
 class _Share:
     "What the loader of one process does in another way than the loader `whole` of all."
     def get_idxs(self):
@@ -73,6 +73,7 @@ class _Share:
             self.whole.randomize()
             idxs = self.whole.get_idxs()
         return idxs if hasattr(idxs, '__len__') else [o for o,_ in zip(idxs, range(self.whole.n))]
+    def randomize(self): "`_order` does it, for all."
     def __iter__(self):
         if getattr(self.whole, 'by_rows', True): return super().__iter__()
         return self.whole.batches(self._order(), self.spans)
@@ -88,6 +89,14 @@ class _Share:
 
 _own = ('get_idxs', 'create_item', 'one_batch', 'new', 'to_detach') # also where a loader was given one of its own
 
+def _with_bs(dl, bs):
+    "A loader like `dl`, that also shuffles as `dl` would have; a new one draws a seed."
+    state = random.getstate()
+    res = dl.new(bs=bs)
+    random.setstate(state)
+    res.rng.setstate(dl.rng.getstate())
+    return res
+
 def share(
     dl:DataLoader, # Of fastai
     rank:int, # Number of this process
@@ -101,7 +110,7 @@ def share(
     if not isinstance(dl, DataLoader) or dl.bs is None or not dl.indexed or dl.n is None:
         raise InputError(f"A {type(dl).__name__} cannot be shared by processes; use fastai's DataLoader with a batch "
                          "size and rows that have numbers.")
-    whole = dl if getattr(dl, 'full_batch', False) else dl.new(bs=dl.bs*world)
+    whole = dl if getattr(dl, 'full_batch', False) else _with_bs(dl, dl.bs*world)
     steps = shares(whole.n, dl.bs, world, dl.drop_last)
     if whole.n and not steps:
         raise InputError(f"bs={dl.bs} in each of {world} processes is {dl.bs*world} rows at once, and there are "
