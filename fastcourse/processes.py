@@ -27,16 +27,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from types import MethodType
 
-# %% ../nbs/01_processes.ipynb #9161fb2a
+# %% ../nbs/01_processes.ipynb #11cbfa66
+def _total(t):
+    "The sum over processes, as a new tensor."
+    t = t.detach().clone()
+    dist.all_reduce(t)
+    return t
+
 class _Sum(torch.autograd.Function):
-    "The sum over processes, and its gradient."
+    "`_total`, with a gradient."
     @staticmethod
-    def forward(ctx, t):
-        t = t.clone()
-        dist.all_reduce(t)
-        return t
+    def forward(ctx, t): return _total(t)
     @staticmethod
-    def backward(ctx, grad): return _Sum.forward(ctx, grad.contiguous())
+    def backward(ctx, grad): return _total(grad.contiguous())
 
 def _synced(self, x):
     "`BatchNorm` with the mean and the variance over the rows of all processes; torch's `SyncBatchNorm` needs a GPU."
@@ -85,7 +88,8 @@ class ShareWork(Callback):
         if self.rank and hasattr(self.learn, 'lr_finder'): distrib_barrier() # process 0 loads its file, with a barrier
     def clean(self):
         "Take off what `before_fit` put on."
-        for m in self.learn.model.modules(): vars(m).pop('forward', None) if isinstance(m, _BatchNorm) else None
+        for m in self.learn.model.modules():
+            if isinstance(m, _BatchNorm): vars(m).pop('forward', None)
 
     def before_train(self): self._take_share()
     def before_validate(self):
@@ -95,9 +99,8 @@ class ShareWork(Callback):
         learn = self.learn
         if isinstance(learn.dl, DataLoader): learn.dl = share(learn.dl, self.rank, self.world)
         self.shares = hasattr(learn.dl, 'counts') # a list of batches, as of show_results, is the same in each process
-        rec = learn.recorder if hasattr(learn, 'recorder') else None
-        wanted = rec is not None and (rec.train_metrics if learn.training else rec.valid_metrics)
-        self.mets = list(learn.metrics) if wanted else []
+        rec = getattr(learn, 'recorder', None)
+        self.mets = list(learn.metrics) if rec and (rec.train_metrics if learn.training else rec.valid_metrics) else []
         means = all(type(m) is AvgMetric and m.func in _row_means for m in self.mets)
         rows = any(isinstance(o, (GatherPredsCallback, CollectDataCallback)) for o in learn.cbs)
         self.gathers = self.mets and learn.training or not means or rows
@@ -120,8 +123,7 @@ class ShareWork(Callback):
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
         here = loss.new_tensor([p.grad is not None for p in params])
         flat = torch.cat([*(o.reshape(-1).as_subclass(Tensor) for o in found), here, loss[None]*self.part])
-        dist.all_reduce(flat)
-        flat /= self.world
+        flat = _total(flat)/self.world
         *grads,here,loss = flat.split([*(p.numel() for p in params), len(params), 1])
         for p,g,has in zip(params, grads, here.tolist()):
             if has and p.grad is None: p.grad = torch.zeros_like(p)
@@ -134,25 +136,20 @@ class ShareWork(Callback):
         dl = learn.dl
         if self.gathers:
             all_rows = lambda b: apply(lambda o: gather_rows(o, dl.rows, self.rank), b)
+            here = dl.rows[self.rank]/sum(dl.rows)
             learn.pred,learn.yb = all_rows(learn.pred),all_rows(learn.yb)
-            if not learn.training: learn.loss = all_rows(learn.loss) if learn.loss.ndim else self._mean(learn.loss)
+            if not learn.training: learn.loss = all_rows(learn.loss) if learn.loss.ndim else _total(learn.loss*here)
             dl.gathered = True
         elif not learn.training and not dl.rows[self.rank]: learn.yb = () # the recorder counts nothing then
-    def _mean(self, loss):
-        rows = self.learn.dl.rows
-        loss = loss.detach()*(rows[self.rank]/sum(rows))
-        dist.all_reduce(loss)
-        return loss
 
     def after_validate(self):
         "Sums of all processes, where each has summed over its own rows."
         if not self.shares or self.gathers or not hasattr(self.learn, 'recorder'): return
         for m in (self.learn.recorder.loss, *self.mets):
-            both = torch.tensor([float(m.total), float(m.count)], dtype=torch.float64)
-            dist.all_reduce(both)
-            m.total,m.count = both[0],int(both[1])
+            m.total,count = _total(torch.tensor([float(m.total), float(m.count)], dtype=torch.float64))
+            m.count = int(count)
 
-# %% ../nbs/01_processes.ipynb #faa3e24f
+# %% ../nbs/01_processes.ipynb #9cfe7d09
 patience = timedelta(minutes=10) # for another process that is silent; one that ends is noticed at once
 
 class ProcessLost(RuntimeError):
@@ -197,7 +194,7 @@ class SharedLearner(Learner):
         in_notebook:bool=False, # In fastai's signature: was this launched from a notebook?
         **kwargs, # On a GPU, what Accelerate's `Accelerator` takes; on CPUs its `kwargs_handlers` with a timeout only
     ) -> Iterator:
-        """fastai's: inside the block all processes that `torchrun` started train this learner together; on CPUs by gloo.
+        """fastai's: in the block all processes that `torchrun` started train this learner together; on CPUs by gloo.
 
         A step takes `bs` rows in each process. Metrics and predictions are over all rows, in all processes; only
         process 0 writes and prints. The loss must be a mean over rows. Raises `InputError` where the processes

@@ -244,7 +244,8 @@ class TensorDL(TfmdDL):
 
     def _batches(self, idxs, spans):
         tensors = self.dataset.on(self.device)
-        if isinstance(idxs, range): return (tensors if b-a >= self.n else tuple(o[a:b] for o in tensors) for a,b in spans)
+        if isinstance(idxs, range):
+            return (tensors if b-a >= self.n else tuple(o[a:b] for o in tensors) for a,b in spans)
         if not isinstance(idxs, Tensor): idxs = torch.tensor(list(islice(idxs, self.n)))
         idxs = idxs.to(tensors[0].device)
         return (tuple(o.index_select(0, idxs[a:b]) for o in tensors) for a,b in spans)
