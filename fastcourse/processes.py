@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patience', 'ShareWork', 'ProcessLost', 'SharedLearner']
 
-# %% ../nbs/01_processes.ipynb #4dc7a728
+# %% ../nbs/01_processes.ipynb #2f659a90
 import os, re
 import fastai.callback.schedule # for lr_find
 import torch
@@ -22,12 +22,13 @@ from fastai.metrics import accuracy, accuracy_multi, error_rate, mae, mse, top_k
 from fastai.torch_core import apply, distrib_barrier, noop, num_distrib, rank_distrib, to_detach
 from .core import InputError
 from .shares import digest, gather_rows, share
-from functools import wraps
+from functools import cache, wraps
+from itertools import count
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from types import MethodType
 
-# %% ../nbs/01_processes.ipynb #11cbfa66
+# %% ../nbs/01_processes.ipynb #eaeb66d5
 def _total(t):
     "The sum over processes, as a new tensor."
     t = t.detach().clone()
@@ -91,11 +92,7 @@ class ShareWork(Callback):
         for m in self.learn.model.modules():
             if isinstance(m, _BatchNorm): vars(m).pop('forward', None)
 
-    def before_train(self): self._take_share()
-    def before_validate(self):
-        self._take_share()
-        if not self.sync_bn: _from_first(self.learn.model.buffers())
-    def _take_share(self):
+    def before_train(self):
         learn = self.learn
         if isinstance(learn.dl, DataLoader): learn.dl = share(learn.dl, self.rank, self.world)
         self.shares = hasattr(learn.dl, 'counts') # a list of batches, as of show_results, is the same in each process
@@ -104,6 +101,9 @@ class ShareWork(Callback):
         means = all(type(m) is AvgMetric and m.func in _row_means for m in self.mets)
         rows = any(isinstance(o, (GatherPredsCallback, CollectDataCallback)) for o in learn.cbs)
         self.gathers = self.mets and learn.training or not means or rows
+    def before_validate(self):
+        self.before_train()
+        if not self.sync_bn: _from_first(self.learn.model.buffers())
 
     def before_batch(self):
         if not self.shares: return
@@ -149,7 +149,8 @@ class ShareWork(Callback):
             m.total,count = _total(torch.tensor([float(m.total), float(m.count)], dtype=torch.float64))
             m.count = int(count)
 
-# %% ../nbs/01_processes.ipynb #9cfe7d09
+# %% ../nbs/01_processes.ipynb #6612193c
+_gloo = 'gloo|Connection (closed|reset)|Broken pipe|[Tt]imed out|(wait|Application) timeout' # what it says
 patience = timedelta(minutes=10) # for another process that is silent; one that ends is noticed at once
 
 class ProcessLost(RuntimeError):
@@ -167,17 +168,19 @@ def _check_same(lrnr, world):
                 raise InputError(f"The {k} of process {i} is not that of process 0; make the learner in the same way "
                                  "in each process, with set_seed(42) in front of whatever is random.")
 
+_starts = count()
+@cache
+def _store(): return next(dist.rendezvous('env://', timeout=patience))[0]
+
 def _start(timeout):
     "Join the other processes; torchrun tells where they are."
     if dist.is_initialized(): return
     if 'MASTER_ADDR' not in os.environ:
         raise InputError(f"WORLD_SIZE={num_distrib()} is set, but not where the other processes are; start the program "
                          "with torchrun --nproc_per_node 2 FILE.")
-    dist.init_process_group('gloo', timeout=timeout)
-
-def _is_lost(e):
-    "Is this what gloo or its store says when another process is not there?"
-    return isinstance(e, dist.DistError) or bool(re.search('gloo|peer|[Tt]imed out|timeout', str(e)))
+    # a name of its own for each start: the addresses of an earlier one are still in the store
+    store = dist.PrefixStore(f'start {next(_starts)}', _store())
+    dist.init_process_group('gloo', store=store, rank=rank_distrib(), world_size=num_distrib(), timeout=timeout)
 
 def _settings(kwargs):
     "The time to wait for others, from Accelerate's settings; nothing else of them makes sense on CPUs."
@@ -200,7 +203,8 @@ class SharedLearner(Learner):
         process 0 writes and prints. The loss must be a mean over rows. Raises `InputError` where the processes
         have other data or networks, and `ProcessLost` where another process ended or was silent for the timeout."""
         if getattr(self.dls.device, 'type', 'cpu') != 'cpu' and not kwargs.get('cpu'):
-            import fastai.distributed
+            try: import accelerate, fastai.distributed
+            except ImportError as e: raise InputError("On a GPU this needs Accelerate: pip install accelerate") from e
             with super().distrib_ctx(sync_bn, in_notebook, **kwargs): yield self
             return
         if num_distrib() < 2:
@@ -216,37 +220,36 @@ class SharedLearner(Learner):
             with self._shared(sync_bn): yield self
         except BaseException as e:
             if dist.is_initialized(): dist.destroy_process_group() # the others hear of it at once
-            if not isinstance(e, RuntimeError) or not _is_lost(e): raise
+            if not isinstance(e, RuntimeError) or not re.search(_gloo, str(e)): raise
             raise ProcessLost(f"Process {rank_distrib()} of {num_distrib()} stops, since another one ended or did not "
                               f"answer for {timeout.total_seconds():.0f} s; what that one says tells why.") from None
 
     @contextmanager
     def _shared(self, sync_bn):
         rank,world = rank_distrib(),num_distrib()
+        dls,logger,work = self.dls,self.logger,ShareWork(sync_bn)
+        kept,loaders = list(dls.loaders),[share(o, rank, world) for o in dls.loaders]
         _check_same(self, world)
-        kept,logger,work = list(self.dls.loaders),self.logger,ShareWork(sync_bn)
-        loaders = [share(o, rank, world) for o in kept]
         with ExitStack() as stack:
             if rank:
                 stack.enter_context(self.removed_cbs(self._grab_cbs(ProgressCallback)))
                 stack.enter_context(torch.random.fork_rng([])) # other dropout than that of process 0
                 torch.manual_seed((torch.initial_seed()+rank) % 2**63)
                 self.logger = noop
-            self.dls.loaders = loaders
+            dls.loaders = loaders
             self.add_cb(work)
             try: yield
             finally:
                 work.clean()
                 self.remove_cb(work)
-                self.dls.loaders,self.logger = kept,logger
+                dls.loaders,self.logger = kept,logger
 
     @wraps(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
         if not self._grab_cbs(ShareWork): return super().lr_find(*args, **kwargs)
         if rank_distrib(): kwargs['show_plot'] = False
         res = super().lr_find(*args, **kwargs)
-        # only process 0 had a file to go back to
-        _from_first([*self.model.parameters(), *self.model.buffers()])
+        _from_first([*self.model.parameters(), *self.model.buffers()]) # only process 0 had a file to go back to
         state = [None if rank_distrib() else self.opt.state_dict()]
         dist.broadcast_object_list(state, 0)
         if rank_distrib(): self.opt.load_state_dict(state[0])

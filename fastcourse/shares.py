@@ -62,7 +62,7 @@ def gather_rows(
     dist.all_gather(parts, part)
     return retain_type(torch.cat([o[:n] for o,n in zip(parts, rows)]).flatten(0, 1), t)
 
-# %% ../nbs/01_shares.ipynb #8e7ee489
+# %% ../nbs/01_shares.ipynb #ff506355
 class _Share:
     "What the loader of one process does in another way than the loader `whole` of all."
     def get_idxs(self):
@@ -90,10 +90,10 @@ class _Share:
 _own = ('get_idxs', 'create_item', 'one_batch', 'new', 'to_detach') # also where a loader was given one of its own
 
 def _with_bs(dl, bs):
-    "A loader like `dl`, that also shuffles as `dl` would have; a new one draws a seed."
-    state = random.getstate()
+    "A loader like `dl`, that also shuffles as `dl` would have; to make one takes random numbers."
+    states = _states(dl)
     res = dl.new(bs=bs)
-    random.setstate(state)
+    _set_states(dl, states)
     res.rng.setstate(dl.rng.getstate())
     return res
 

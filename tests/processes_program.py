@@ -100,7 +100,7 @@ class Squares(torch.utils.data.Dataset):
     "Rows that are fetched one by one, as pictures are."
     def __init__(self, n): self.x, self.y = rows(n, 3, (5,))
     def __len__(self): return len(self.x)
-    def __getitem__(self, i): return self.x[i], self.y[i]
+    def __getitem__(self, i): return self.x[i].float(), self.y[i].float()  # fastai's own recorder takes no doubles
 
 
 def by_rows(workers=0):
@@ -108,7 +108,7 @@ def by_rows(workers=0):
     set_seed(7)
     loaders = [TfmdDL(Squares(n), bs=8//WORLD, shuffle=train, drop_last=train, num_workers=workers)
                for n, train in ((45, True), (13, False))]
-    lrnr = quiet(SharedLearner(DataLoaders(*loaders), plain(), nn.MSELoss(), opt_func=SGD, metrics=[rmse], lr=1e-2))
+    lrnr = quiet(SharedLearner(DataLoaders(*loaders), plain().float(), nn.MSELoss(), opt_func=SGD, metrics=[rmse], lr=1e-2))
     with lrnr.distrib_ctx():
         lrnr.fit(2)
         preds, _ = lrnr.get_preds()

@@ -50,7 +50,8 @@ def measure(world: int, args: list) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.json")
         launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(world)] if world > 1 else []
-        subprocess.run([sys.executable, *launch, __file__, "--child", json.dumps(args), str(out)], check=True, capture_output=True)
+        child = [sys.executable, *launch, __file__, "--child", json.dumps(args), str(out)]
+        subprocess.run(child, check=True, capture_output=True)
         return json.loads(out.read_text())
 
 
