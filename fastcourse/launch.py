@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['run_processes']
 
-# %% ../nbs/11_launch.ipynb #d908f692
+# %% ../nbs/11_launch.ipynb #6d3b4cc6
 import logging, os, pickle, sys, tempfile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from collections.abc import Callable
-from .core import check_whole
+from .core import InputError, check_whole
 from .processes import ProcessLost, patience
 from pathlib import Path
 
-# %% ../nbs/11_launch.ipynb #fc4d573c
+# %% ../nbs/11_launch.ipynb #9667da17
 def _work(rank, f, args, world, folder):
     "`f(*args)` in a process of its own; an exception goes into a file."
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
@@ -38,8 +38,11 @@ def run_processes(
 ) -> None:
     """`f(*args)` in several processes of this machine, which `distrib_ctx` then joins; only process 0 prints.
 
-    An exception of one ends all and is raised here, once. Raises `ProcessLost` where one is killed."""
+    An exception of one ends all and is raised here, once. Raises `ProcessLost` where one is killed, and `InputError`
+    where there is a GPU: `accelerate launch` is for those."""
     check_whole('processes', world, 1, 64)
+    if torch.cuda.is_available():
+        raise InputError(f"processes={world} share the work on CPUs, and there is a GPU here; leave processes out.")
     logging.getLogger('torch.multiprocessing.spawn').setLevel(logging.ERROR) # what it says is said here
     with tempfile.TemporaryDirectory() as folder:
         running = mp.spawn(_work, (f, args, world, folder), world, join=False)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['patience', 'ShareWork', 'ProcessLost', 'SharedLearner']
 
-# %% ../nbs/01_processes.ipynb #2f659a90
+# %% ../nbs/01_processes.ipynb #21880e31
 import os, re
 import fastai.callback.schedule # for lr_find
 import torch
@@ -21,7 +21,7 @@ from fastai.learner import AvgMetric, Callback, Learner
 from fastai.metrics import accuracy, accuracy_multi, error_rate, mae, mse, top_k_accuracy
 from fastai.torch_core import apply, distrib_barrier, noop, num_distrib, rank_distrib, to_detach
 from .core import InputError
-from .shares import digest, gather_rows, share
+from .shares import check_same, gather_rows, share
 from functools import cache, wraps
 from itertools import count
 from torch import Tensor, nn
@@ -149,24 +149,12 @@ class ShareWork(Callback):
             m.total,count = _total(torch.tensor([float(m.total), float(m.count)], dtype=torch.float64))
             m.count = int(count)
 
-# %% ../nbs/01_processes.ipynb #6612193c
+# %% ../nbs/01_processes.ipynb #18140faa
 _gloo = 'gloo|Connection (closed|reset)|Broken pipe|[Tt]imed out|(wait|Application) timeout' # what it says
 patience = timedelta(minutes=10) # for another process that is silent; one that ends is noticed at once
 
 class ProcessLost(RuntimeError):
     "Another process of a shared training ended, or does not answer."
-
-def _check_same(lrnr, world):
-    "All processes have one network and one set of data."
-    about = dict(network=[(k, tuple(v.shape)) for k,v in lrnr.model.state_dict().items()],
-                 data=[digest(dl) for dl in lrnr.dls.loaders])
-    found = [None]*world
-    dist.all_gather_object(found, about)
-    for i,o in enumerate(found):
-        for k in about:
-            if o[k] != found[0][k]:
-                raise InputError(f"The {k} of process {i} is not that of process 0; make the learner in the same way "
-                                 "in each process, with set_seed(42) in front of whatever is random.")
 
 _starts = count()
 @cache
@@ -202,16 +190,19 @@ class SharedLearner(Learner):
         A step takes `bs` rows in each process. Metrics and predictions are over all rows, in all processes; only
         process 0 writes and prints. The loss must be a mean over rows. Raises `InputError` where the processes
         have other data or networks, and `ProcessLost` where another process ended or was silent for the timeout."""
+        if not num_distrib():
+            if 'ACCELERATE_MIXED_PRECISION' in os.environ and 'MASTER_PORT' in os.environ:
+                raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says; use "
+                                 "torchrun --nproc_per_node 2 FILE, or accelerate launch --multi_gpu, which needs no "
+                                 "GPU.")
+            yield self
+            return
         if getattr(self.dls.device, 'type', 'cpu') != 'cpu' and not kwargs.get('cpu'):
             try: import accelerate, fastai.distributed
             except ImportError as e: raise InputError("On a GPU this needs Accelerate: pip install accelerate") from e
             with super().distrib_ctx(sync_bn, in_notebook, **kwargs): yield self
             return
-        if num_distrib() < 2:
-            if 'ACCELERATE_MIXED_PRECISION' in os.environ and 'MASTER_PORT' in os.environ:
-                raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says; use "
-                                 "torchrun --nproc_per_node 2 FILE, or accelerate launch --multi_gpu, which needs no "
-                                 "GPU.")
+        if num_distrib() == 1:
             yield self
             return
         timeout = _settings(kwargs)
@@ -229,7 +220,7 @@ class SharedLearner(Learner):
         rank,world = rank_distrib(),num_distrib()
         dls,logger,work = self.dls,self.logger,ShareWork(sync_bn)
         kept,loaders = list(dls.loaders),[share(o, rank, world) for o in dls.loaders]
-        _check_same(self, world)
+        check_same(self, world)
         with ExitStack() as stack:
             if rank:
                 stack.enter_context(self.removed_cbs(self._grab_cbs(ProgressCallback)))

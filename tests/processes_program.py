@@ -70,8 +70,9 @@ def train(n, bs, n_valid, make, metrics):
     "Three epochs: losses, metrics, weights, validation and predictions."
     shape = (1, 3, 3) if make is conv else (5,)
     set_seed(7)
-    lrnr = quiet(tensor_learner(*rows(n, 1, shape), make(), nn.MSELoss(), bs=bs and bs//WORLD, metrics=metrics, lr=1e-2,
-                                valid=None if n_valid is None else rows(n_valid, 2, shape)))
+    valid = None if n_valid is None else rows(n_valid, 2, shape)
+    lrnr = quiet(tensor_learner(*rows(n, 1, shape), make(), nn.MSELoss(), valid, bs and min(bs//WORLD, n), 1e-2,
+                                metrics=metrics))
     with lrnr.distrib_ctx():
         lrnr.fit(3)
         valid = list(lrnr.validate())
@@ -108,7 +109,8 @@ def by_rows(workers=0):
     set_seed(7)
     loaders = [TfmdDL(Squares(n), bs=8//WORLD, shuffle=train, drop_last=train, num_workers=workers)
                for n, train in ((45, True), (13, False))]
-    lrnr = quiet(SharedLearner(DataLoaders(*loaders), plain().float(), nn.MSELoss(), opt_func=SGD, metrics=[rmse], lr=1e-2))
+    lrnr = quiet(SharedLearner(DataLoaders(*loaders), plain().float(), nn.MSELoss(), opt_func=SGD, metrics=[rmse],
+                               lr=1e-2))
     with lrnr.distrib_ctx():
         lrnr.fit(2)
         preds, _ = lrnr.get_preds()
