@@ -62,7 +62,7 @@ def gather_rows(
     dist.all_gather(parts, part)
     return retain_type(torch.cat([o[:n] for o,n in zip(parts, rows)]).flatten(0, 1), t)
 
-# %% ../nbs/01_shares.ipynb #ff506355
+# %% ../nbs/01_shares.ipynb #07956d5e
 class _Share:
     "What the loader of one process does in another way than the loader `whole` of all."
     def get_idxs(self):
@@ -102,7 +102,7 @@ def share(
     rank:int, # Number of this process
     world:int, # Processes
 ) -> DataLoader: # A loader of the same kind, `bs` rows a batch too
-    """The part of a loader for process `rank` of `world`; all their batches, side by side, are those of `world*bs` rows.
+    """The part of a loader for process `rank` of `world`; all parts, side by side, are batches of `world*bs` rows.
 
     Raises `InputError` for loaders that are none of fastai's, that have no batches or no rows with a number, and where
     no batch would be full though the loader drops those that are not."""

@@ -176,8 +176,8 @@ def other_data():
 
 def main(folder, long):
     res = {k: train(*v) for k, v in CASES.items()}
-    res.update(by_rows=by_rows(), rate=find_rate(folder), words=words(folder))
-    if long: res.update(workers=by_rows(2), pictures=pictures(Path(folder)/"pictures"))
+    res.update(by_rows=by_rows(), rate=find_rate(folder))
+    if long: res.update(words=words(folder), workers=by_rows(2), pictures=pictures(Path(folder)/"pictures"))
     if WORLD > 1:
         silent = SimpleNamespace(timeout=timedelta(seconds=1))
         # each of these ends the group, and the next one starts it again

@@ -1,4 +1,4 @@
-"""Two real processes train together, and equal one. `processes_program.py` runs once, under torchrun, for most of it."""
+"""Two real processes train together, and equal one: `processes_program.py` runs once, under torchrun, for most."""
 import json
 import os
 import signal
@@ -83,6 +83,7 @@ def test_a_rate_is_found_once_and_one_process_writes(two):
         assert a["rate"][k] == b["rate"][k]
 
 
+@pytest.mark.skipif(not LONG, reason="FASTCOURSE_TEST_LONG is not set")
 def test_a_language_model(two):
     "In single precision. The predictions are of all streams, in their order."
     one, (a, b), *_ = two
@@ -147,6 +148,17 @@ def test_processes_that_nobody_can_find_are_refused(monkeypatch):
         with lrnr.distrib_ctx(): pass
     with pytest.raises(InputError, match="no setting 'split_batches'"):
         with lrnr.distrib_ctx(split_batches=True): pass
+
+
+def test_texts_are_shared_by_streams():
+    "Each process goes on with its own streams, so that the memory of a recurrent network stays right."
+    from fastai.text.data import LMDataLoader
+    texts = [torch.arange(17), torch.arange(17, 60), torch.arange(60, 101)]
+    whole = LMDataLoader(texts, bs=6, seq_len=7)
+    parts = [share(LMDataLoader(texts, bs=2, seq_len=7), rank, 3) for rank in range(3)]
+    assert [len(o) for o in parts] == [len(whole)]*3
+    for b, *shared in zip(whole, *parts):
+        for i in (0, 1): assert torch.equal(torch.cat([o[i] for o in shared]), b[i])
 
 
 @given(n=st.integers(0, 300), bs=st.integers(1, 40), world=st.integers(1, 7), drop_last=st.booleans())
