@@ -70,7 +70,7 @@ def _shared(name:str, args:dict) -> bool:
 
 @call_parse
 def lm_train(
-    file:str, # CSV file with a column of texts
+    file:str, # CSV file with a column of texts, or a folder of .txt files
     text_col:str='text', # Name of that column
     Out:str='lm', # Folder for the trained model
     epochs:int=3, # Passes over the texts
@@ -80,7 +80,7 @@ def lm_train(
     seed:int=None, # The same seed gives the same model
     processes:int=1, # Processes of this machine that share the work
 ):
-    "Train a word-level language model on the texts of a CSV file and save it"
+    "Train a word-level language model on the texts of a CSV file or a folder, and save it"
     args = dict(locals())
     check_whole('epochs', epochs), check_number('lr', lr, above=0), _check_seed(seed), _check_writable(Out)
     if _shared('lm train', args): return

@@ -153,9 +153,11 @@ def test_processes_that_nobody_can_find_are_refused(monkeypatch):
 def test_texts_are_shared_by_streams():
     "Each process goes on with its own streams, so that the memory of a recurrent network stays right."
     from fastai.text.data import LMDataLoader
+
+    from fastcourse.lm import StreamDL
     texts = [torch.arange(17), torch.arange(17, 60), torch.arange(60, 101)]
     whole = LMDataLoader(texts, bs=6, seq_len=7)
-    parts = [share(LMDataLoader(texts, bs=2, seq_len=7), rank, 3) for rank in range(3)]
+    parts = [share(StreamDL(texts, bs=2, seq_len=7), rank, 3) for rank in range(3)]
     assert [len(o) for o in parts] == [len(whole)]*3
     for b, *shared in zip(whole, *parts):
         for i in (0, 1): assert torch.equal(torch.cat([o[i] for o in shared]), b[i])
