@@ -59,8 +59,8 @@ def main():
     from common import machine, table
     rows = next((int(o[5:]) for o in sys.argv if o.startswith("rows=")), 10_000_000)
     lines = []
-    for name, args in ((f"{rows:,} rows, full batch", [rows, None, 4]),
-                       (f"{rows:,} rows, shuffled, {rows//20:,} a step", [rows, rows//20, 3]),
+    for name, args in ((f"{rows:,} rows, full batch", [rows, None, 3]),
+                       (f"{rows:,} rows, shuffled, {rows//20:,} a step", [rows, rows//20, 2]),
                        ("20,000 rows, full batch", [20_000, None, 200]), ("63 rows, 20 a step", [63, 20, 20])):
         one, two = measure(1, args), measure(2, args)
         apart = max(abs(a-b)/abs(a) for a, b in zip(one["losses"], two["losses"]))
