@@ -64,6 +64,7 @@ def _shared(name:str, args:dict) -> bool:
     from secrets import randbelow
     from fastcourse.launch import ProcessLost, run_processes
     if args['seed'] is None: args['seed'] = randbelow(2**63)
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore::FutureWarning') # theirs speak to those who write packages
     try: run_processes(_again, args['processes'], name, args)
     except ProcessLost as e: _fail(str(e), 1)
     return True
