@@ -15,12 +15,13 @@ from .core import InputError, check_whole
 from .processes import ProcessLost, patience
 from pathlib import Path
 
-# %% ../nbs/11_launch.ipynb #9667da17
+# %% ../nbs/11_launch.ipynb #7fc83b6d
 def _work(rank, f, args, world, folder):
     "`f(*args)` in a process of its own; an exception goes into a file."
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(max(1, (os.cpu_count() or 1)//world))
     if rank: sys.stdout = open(os.devnull, 'w')
+    mp.set_start_method('fork', force=True) # for the workers of loaders, as without spawn
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world, timeout=patience)
     try: f(*args)
     except KeyboardInterrupt: raise SystemExit(130) from None
@@ -51,7 +52,9 @@ def run_processes(
         except mp.ProcessExitedException as e:
             for o in sorted(Path(folder).glob('[0-9]*')): raise pickle.loads(o.read_bytes()) from None
             if e.exit_code == 130: raise KeyboardInterrupt from None
-            how = [f"process {i} of {world} ended ({o.exitcode})" for i,o in enumerate(running.processes) if o.exitcode]
+            codes = {i: o.exitcode for i,o in enumerate(running.processes) if o.exitcode}
+            own = {i: o for i,o in codes.items() if o != -15} or codes # the others are ended from here, by SIGTERM
+            how = [f"process {i} of {world} ended ({o})" for i,o in own.items()]
             raise ProcessLost(f"Nothing is done, since {' and '.join(how)}.") from None
         finally:
             for o in running.processes:
