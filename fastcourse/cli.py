@@ -51,6 +51,24 @@ def _check_seed(seed:int|None) -> None:
     "torch takes 64 bits; the sign is left out."
     if seed is not None: check_whole('seed', seed, 0, 2**63-1)
 
+def _again(name:str, args:dict) -> None:
+    "A subcommand in one of its processes; the first alone prints notes."
+    warnings.simplefilter('ignore', Warning if int(os.environ['RANK']) else FutureWarning)
+    warnings.showwarning = _note
+    _commands[name].__wrapped__(**args)
+
+def _shared(name:str, args:dict) -> bool:
+    "Runs a subcommand in several processes, if `args` ask for them. All draw from one seed: they need the same data."
+    check_whole('processes', args['processes'], 1, 64)
+    if args['processes'] == 1 or os.environ.get('WORLD_SIZE'): return False
+    from secrets import randbelow
+    from fastcourse.launch import ProcessLost, run_processes
+    if args['seed'] is None: args['seed'] = randbelow(2**63)
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore::FutureWarning') # theirs speak to those who write packages
+    try: run_processes(_again, args['processes'], name, args)
+    except ProcessLost as e: _fail(str(e), 1)
+    return True
+
 @call_parse
 def lm_train(
     file:str, # CSV file with a column of texts, or a folder of .txt files
@@ -59,17 +77,20 @@ def lm_train(
     epochs:int=3, # Passes over the texts
     lr:float=2e-2, # Highest learning rate
     seq_len:int=72, # Words read between two updates
-    bs:int=16, # Streams that the texts are cut into
+    bs:int=16, # Streams that the texts are cut into, for each process
     seed:int=None, # The same seed gives the same model
+    processes:int=1, # Processes of this machine that share the work
 ):
     "Train a word-level language model on the texts of a CSV file or a folder, and save it"
+    args = dict(locals())
     check_whole('epochs', epochs), check_number('lr', lr, above=0), _check_seed(seed), _check_writable(Out)
+    if _shared('lm train', args): return
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm
     if not is_terminal(): plain_bars()
     if seed is not None: set_seed(seed)
     lrnr = lm_learner(file, text_col, seq_len=seq_len, bs=bs)
-    lrnr.fit_one_cycle(epochs, lr)
+    with lrnr.distrib_ctx(): lrnr.fit_one_cycle(epochs, lr)
     save_lm(lrnr, Out)
     print(f"saved in {Out}; now try: fastcourse lm generate {quote(Out)} \"your prompt\"")
 
@@ -233,10 +254,12 @@ def train(
     scratch:bool=False, # Start from random weights; by default from weights trained on ImageNet, which are downloaded
     weights:str=None, # Start from the weights in this file (.safetensors or .pth)
     lr:float=None, # Highest learning rate; by default 0.002, and 0.001 from scratch
-    bs:int=None, # Batch size; by default 32, and less for a small set
+    bs:int=None, # Batch size, for each process; by default 32, and less for a small set
     seed:int=None, # The same seed gives the same classifier
+    processes:int=1, # Processes of this machine that share the work
 ):
     "Train a picture classifier whose head can be read, and save it"
+    args = dict(locals())
     check_whole('epochs', epochs), check_whole('size', size, 16, 10_000, ' pixels'), _check_seed(seed)
     if bs is not None: check_whole('bs', bs, 2)
     if lr is not None: check_number('lr', lr, above=0)
@@ -246,12 +269,14 @@ def train(
     from fastcourse.vision import cam_learner, folder_dls, savable, save_classifier
     arch = find_arch(arch)
     _check_writable(Out)
+    if _shared('train', args): return
     if not is_terminal(): plain_bars()
     if seed is not None: set_seed(seed)
     lrnr = cam_learner(folder_dls(path, size, bs=bs), arch, pretrained=not scratch, stride=stride, weights=weights)
     savable(lrnr) # what cannot be saved is found now, not after the training
-    if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
-    else: lrnr.fine_tune(epochs, lr or 2e-3)
+    with lrnr.distrib_ctx():
+        if scratch: lrnr.fit_one_cycle(epochs, lr or 1e-3)
+        else: lrnr.fine_tune(epochs, lr or 2e-3)
     save_classifier(lrnr, Out)
     print(f"saved in {Out}; now try: fastcourse cam {quote(Out)} {quote(path)} -o cam.png")
 

@@ -31,6 +31,7 @@ from torch import nn
 from .checks import checks_rates, loader_of
 from .core import *
 from .generate import *
+from .processes import SharedLearner
 from .speak import *
 from .words import *
 
@@ -48,10 +49,12 @@ class StreamDL(LMDataLoader):
     def make_chunks(self): self.chunks = torch.cat([torch.empty(0, dtype=torch.long), *map(_plain, self.items)])
 
     def create_batches(self, samps):
+        whole = getattr(self, 'whole', self) # the loader of all, where several processes share it
         for item in itertools.islice(samps, 0, None, self.bs): # the first one of each batch
-            start = item//self.bs*self.seq_len
+            step,stream = divmod(item, whole.bs)
+            start = step*self.seq_len
             stop = min(start+self.seq_len, self.bl)+1 # the last word is a target only
-            words = torch.stack([self.chunks[i+start:i+stop] for i in range(0, self.bs*self.bl, self.bl)])
+            words = torch.stack([whole.chunks[i*self.bl+start:i*self.bl+stop] for i in range(stream, stream+self.bs)])
             yield LMTensorText(words[:,:-1].clone()),TensorText(words[:,1:].clone())
 
 # %% ../nbs/06_lm.ipynb #6178f24e
@@ -141,7 +144,7 @@ def _load_tensors(load, file):
                          "code. Pass weights_only=False if you trust who wrote it.") from e
 
 @checks_rates
-class FastLMLearner(LMLearner):
+class FastLMLearner(SharedLearner, LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):
         if dl is None and sum(loader_of(self, ds_idx).lens) == 0:

@@ -231,25 +231,33 @@ class TensorDL(TfmdDL):
         "Row numbers in the order of this epoch; a plain range where nothing is shuffled."
         return self.shuffle_fn(range(self.n)) if self.shuffle else range(self.n)
 
+    @property
+    def by_rows(self) -> bool:
+        "Are the rows fetched one by one, as item transforms and workers need it?"
+        return bool(self.fake_l.num_workers or self.after_item.fs.items or self.before_batch.fs.items)
     def __iter__(self):
-        if self.fake_l.num_workers or self.after_item.fs.items or self.before_batch.fs.items: return super().__iter__()
-        batches = self._batches(self.get_idxs())
+        if self.by_rows: return super().__iter__()
+        return self.batches(self.get_idxs(), ((i, i+self.bs) for i in range(0, len(self)*self.bs, self.bs)))
+
+    def batches(self,
+        idxs, # Row numbers in the order of this epoch, see `get_idxs`
+        spans, # For each batch (start, stop), its places in `idxs`
+    ):
+        "Slices of the tensors where the rows come in their order, else copies; transformed where there are transforms."
+        batches = self._batches(idxs, spans)
         return self._transformed(batches) if self.after_batch.fs.items else iter(batches)
 
     def _transformed(self, batches):
         self.before_iter()
         for b in batches: yield self.after_batch(b)
 
-    def _batches(self, idxs):
-        "Slices where the rows come in their order, else copies."
+    def _batches(self, idxs, spans):
         tensors = self.dataset.on(self.device)
         if isinstance(idxs, range):
-            if self.bs == self.n: return (tensors,)
-            return (tuple(o[i:i+self.bs] for o in tensors) for i in self._starts())
+            return (tensors if b-a >= self.n else tuple(o[a:b] for o in tensors) for a,b in spans)
         if not isinstance(idxs, Tensor): idxs = torch.tensor(list(islice(idxs, self.n)))
         idxs = idxs.to(tensors[0].device)
-        return (tuple(o.index_select(0, idxs[i:i+self.bs]) for o in tensors) for i in self._starts())
-    def _starts(self): return range(0, len(self)*self.bs, self.bs)
+        return (tuple(o.index_select(0, idxs[a:b]) for o in tensors) for a,b in spans)
 
     def show_batch(self, b=None, max_n=9, ctxs=None, show=True, unique=False, **kwargs):
         "A table of `max_n` rows of a batch."
