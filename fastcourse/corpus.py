@@ -47,7 +47,8 @@ def file_texts(
         with open(file, encoding='utf-8-sig') as f:
             while lines := f.readlines(_letters):
                 text = ''.join(lines)
-                if '\0' in text: raise InputError(f"{str(file)!r} is no text: it holds a zero byte. Take it out of the folder.")
+                if '\0' in text:
+                    raise InputError(f"{str(file)!r} is no text: it holds a zero byte. Take it out of the folder.")
                 if text.strip(): yield text
     except UnicodeDecodeError as e:
         raise InputError(f"{str(file)!r} is no text in UTF-8 ({e.reason}): save it as UTF-8, or take it out of the "
@@ -98,7 +99,8 @@ def _stored(about, ids, key):
     try:
         old = json.loads(about.read_text(encoding='utf-8'))
         vocab,lens = old['vocab'],old['lens']
-        if old['key'] == key and ids.stat().st_size == sum(lens)*np.min_scalar_type(len(vocab)-1).itemsize: return vocab,lens
+        size = sum(lens)*np.min_scalar_type(len(vocab)-1).itemsize
+        if old['key'] == key and ids.stat().st_size == size: return vocab,lens
     except (OSError, ValueError, KeyError, TypeError): pass # not there, or damaged: numbered anew
 
 def corpus_words(
@@ -121,7 +123,8 @@ def corpus_words(
             found = _number(files, tokenizer, vocab, ids)
             with write_beside(about) as f:
                 f.write(json.dumps(dict(key=key, vocab=found[0], lens=found[1]), ensure_ascii=False).encode())
-        except OSError as e: raise InputError(f"The numbers of the words cannot be written to {str(home)!r}: {e}") from e
+        except OSError as e:
+            raise InputError(f"The numbers of the words cannot be written to {str(home)!r}: {e}") from e
     vocab,lens = found
     if not sum(lens): return vocab,[]
     all_ids = np.memmap(ids, np.min_scalar_type(len(vocab)-1), 'r')
@@ -172,15 +175,17 @@ def corpus_dls(
     tokenizer = Tokenizer(LinearTokenizer()) if like is None else like.dls.train_ds.tokenizer
     vocab,texts = corpus_words(folder, tokenizer, None if like is None else list(like.dls.train_ds.numericalize.vocab))
     if len(texts) < 2 or int(valid_pct*len(texts)) == 0:
-        raise InputError(f"valid_pct={valid_pct!r} of the {len(texts)} texts in {str(folder)!r} leaves none to check with: "
-                         "put more files into the folder, or give a larger valid_pct.")
+        raise InputError(f"valid_pct={valid_pct!r} of the {len(texts)} texts in {str(folder)!r} leaves none to check "
+                         "with: put more files into the folder, or give a larger valid_pct.")
     splits = RandomSplitter(valid_pct)(texts)
-    for name,split in zip(('train', 'valid'), splits): check_length(None, name, bs, seq_len, sum(len(texts[i]) for i in split))
+    for name,split in zip(('train', 'valid'), splits):
+        check_length(None, name, bs, seq_len, sum(len(texts[i]) for i in split))
     known = np.array([w not in special_words for w in vocab])
     if not any(known[part].any() for i in splits[0] for part in _parts(texts[i])):
-        raise InputError(f"The model knows no word of the texts in {str(folder)!r}, or none comes 3 times: all would be {UNK}.")
-    tl = TfmdLists([StoredText(o, vocab) for o in texts], [tokenizer, Numericalize(vocab)], splits=splits, do_setup=False,
-                   types=[(str,), L, TensorText])
+        raise InputError(f"The model knows no word of the texts in {str(folder)!r}, or none comes 3 times: all would "
+                         f"be {UNK}.")
+    tl = TfmdLists([StoredText(o, vocab) for o in texts], [tokenizer, Numericalize(vocab)], splits=splits,
+                   do_setup=False, types=[(str,), L, TensorText])
     dsets = Datasets(tls=[tl])
     dls = [CorpusDL(ds, lens=[len(texts[i]) for i in split], bs=bs, seq_len=seq_len, shuffle=not i, cache=1)
            for i,(ds,split) in enumerate(zip((dsets.train, dsets.valid), splits))]

@@ -46,7 +46,8 @@ def _html(kind, title, about, weights='', prompt='') -> str:
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width">{_mark} {__version__}">\n'
             f'<link rel="icon" href="data:,"><title>{html.escape(words["TITLE"])}</title>\n'
-            f'<style>\n{_web("page.css")}</style></head>\n<body>\n<noscript>This page needs JavaScript.</noscript>\n{body}'
+            f'<style>\n{_web("page.css")}</style></head>\n<body>\n'
+            f'<noscript>This page needs JavaScript.</noscript>\n{body}'
             f'<script type="application/json" id="about">{_json(about | dict(titled=bool(title)))}</script>\n'
             f'<script type="text/plain" id="weights">{weights}</script>\n'
             f'<script type="module">\n{_script(f"{kind}.mjs", f"{kind}_page.mjs")}</script>\n</body></html>\n')
@@ -58,8 +59,8 @@ def _packed(name, t, precision) -> tuple[dict, bytes]:
     about = dict(name=name, shape=list(x.shape))
     if precision == 'fp16' or x.ndim == 1:
         if np.abs(x).max() > np.finfo(np.float16).max:
-            raise InputError(f"A weight of {name} is {np.abs(x).max():.3g}, and 16 bits hold 65,504 at most: the training "
-                             "went wrong, often by too large an lr.")
+            raise InputError(f"A weight of {name} is {np.abs(x).max():.3g}, and 16 bits hold 65,504 at most: the "
+                             "training went wrong, often by too large an lr.")
         return about,np.ascontiguousarray(x, '<f2').tobytes()
     scales = np.maximum(np.abs(x).max(1), 1e-12)/127
     return about|dict(scales=[float(f'{o:.6g}') for o in scales]),np.rint(x/scales[:,None]).astype(np.int8).tobytes()
@@ -161,7 +162,8 @@ def _trained(lrnr, x, y) -> dict:
     "What the page trains on: inputs and targets; nothing where it could not train as Python does."
     model,loss = module_of(lrnr),_loss(lrnr)
     params = list(model.parameters())
-    if any(isinstance(m, nn.Dropout) and m.p for m in model.modules()) or any(not p.requires_grad for p in params): return {}
+    if any(isinstance(m, nn.Dropout) and m.p for m in model.modules()): return {}
+    if any(not p.requires_grad for p in params): return {}
     if loss is None or x.numel()+y.numel() > _most_numbers: return {}
     if len(x)*sum(p.numel() for p in params) > _most_work: return {}
     if loss != 'CrossEntropyLoss': return dict(x=x.tolist(), y=y.reshape(len(y), -1).tolist())

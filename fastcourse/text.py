@@ -77,8 +77,8 @@ def lm_dls(
 ) -> 'TextDataLoaders':
     """Texts as batches for a language model: those of `TextDataLoaders.from_df(is_lm=True)` of fastai.
 
-    The words of a folder stay on the disk, as numbers in `<folder>_words`: see `corpus_words`. A file is a text there; a
-    large one is several.
+    The words of a folder stay on the disk, as numbers in `<folder>_words`: see `corpus_words`. A file is a text there;
+    a large one is several.
 
     Raises `InputError` for a missing file or column, a line with more values than columns, too few rows, less text than
     `bs*seq_len` words, and for texts none of whose words would be known."""
@@ -147,7 +147,7 @@ def _network(dls, arch, config, drop_mult, pretrained, **kwargs):
 
 # %% ../nbs/06_text.ipynb #c50f177e
 def lm_learner(
-    df_or_path:'pd.DataFrame|str|Path|DataLoaders', # Texts: a DataFrame, a CSV file, a folder of .txt files, or ready `dls`
+    df_or_path:'pd.DataFrame|str|Path|DataLoaders', # Texts: a DataFrame, a CSV file, a folder of .txt files, or `dls`
     text_col:str='text', # Column that holds the texts
     arch:Callable|str='AWD_LSTM', # fastai's architecture
     seq_len:int=72, # Words that the network reads between two updates

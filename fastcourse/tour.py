@@ -175,14 +175,16 @@ def _png(fig:Figure) -> str:
     "A figure as an HTML picture that needs no file beside it."
     out = io.BytesIO()
     fig.savefig(out, format='png', dpi=80)
-    return f'<img alt="{html.escape(fig.get_label())}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+    data = base64.b64encode(out.getvalue()).decode()
+    return f'<img alt="{html.escape(fig.get_label())}" src="data:image/png;base64,{data}">'
 
 def _html(block) -> str:
     "A table, a figure, a link to a page beside the report, a prompt with its answer, or a sentence, as HTML."
     if isinstance(block, pd.DataFrame):
         return block.dropna(axis=1, how='all').to_html(index=False, border=0, float_format='{:.6f}'.format)
     if isinstance(block, Figure): return _png(block)
-    if isinstance(block, Path): return f'<p><a href="{html.escape(block.name)}">Talk with this model in your browser</a></p>'
+    if isinstance(block, Path):
+        return f'<p><a href="{html.escape(block.name)}">Talk with this model in your browser</a></p>'
     if isinstance(block, tuple): return f"<pre>&gt;&gt;&gt; {html.escape(block[0])}\n{html.escape(block[1])}</pre>"
     return f"<p>{html.escape(block)}</p>"
 
@@ -226,7 +228,8 @@ def tour(
     except OSError as e: raise InputError(f"{dest} cannot be written ({e.strerror}); choose another folder") from e
     if not is_terminal(): plain_bars()
     parts = []
-    for i,run in enumerate((learner_part, lambda: language_part(dest, seed), lambda: picture_part(images, dest, seed)), 1):
+    runs = learner_part,lambda: language_part(dest, seed),lambda: picture_part(images, dest, seed)
+    for i,run in enumerate(runs, 1):
         print(f"\n== Part {i} of 3 ==", flush=True)
         start = time.perf_counter()
         parts.append(run())

@@ -1,4 +1,7 @@
-"""axe-core, which looks for what keeps people from using a page: contrast, labels, names, keyboard. `make test` fetches it."""
+"""axe-core, which looks for what keeps people from using a page: contrast, labels, names, keyboard.
+
+`make test` fetches it.
+"""
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,8 @@
-"""Sweeps over worker processes: the numbers of a serial run, whoever brings the processes, and whatever happens to them.
+"""Sweeps over worker processes: the numbers of a serial run, whoever brings the processes, whatever happens to them.
 
-`make test` asks one cluster of Dask; loky has its turn in tests/test_replicas.py. All of it with
-loky and Ray is `make test-long`: Ray gives its own helper 15 seconds to load, whatever its settings say, and on a machine
-that tests on all cores that is too little now and then.
+`make test` asks one cluster of Dask; loky has its turn in tests/test_replicas.py. All of it with loky and
+Ray is `make test-long`: Ray gives its own helper 15 seconds to load, whatever its settings say, and on a machine that
+tests on all cores that is too little now and then.
 """
 import os
 import shutil
@@ -166,7 +166,8 @@ def test_multiprocessing_hears_of_a_killed_worker(tmp_path):
 def test_workers_of_several_threads_take_turns():
     distributed = pytest.importorskip("distributed")
     here = train_replicas(dropout_net, x, y, MSE, n=4, epochs=20)
-    with (distributed.LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0") as cluster,
+    with (distributed.LocalCluster(n_workers=1, threads_per_worker=3, processes=False,
+                                   dashboard_address=":0") as cluster,
           distributed.Client(cluster) as client, joblib.parallel_config("dask", client=client),
           pytest.warns(UserWarning, match="take turns here")):
         res = train_replicas(dropout_net, x, y, MSE, n=4, epochs=20)
@@ -177,7 +178,8 @@ def test_workers_of_several_threads_take_turns():
 def test_a_cluster_with_another_version_of_the_package(tmp_path):
     "A real worker of Dask, started by hand, whose fastcourse is older."
     distributed = pytest.importorskip("distributed")
-    shutil.copytree(Path(fastcourse.__file__).parent, tmp_path/"fastcourse", ignore=shutil.ignore_patterns("lessons", "web"))
+    shutil.copytree(Path(fastcourse.__file__).parent, tmp_path/"fastcourse",
+                    ignore=shutil.ignore_patterns("lessons", "web"))
     (tmp_path/"fastcourse"/"__init__.py").write_text('__version__ = "0.0.1"\n')
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

@@ -103,8 +103,8 @@ tell(texts.map(t => speak.read(t, tokenizer).ids.map(i => tokenizer.vocab[i])))
 @node
 @pytest.mark.parametrize("split", [False, True])
 def test_a_prompt_is_cut_as_in_python(tmp_path, split):
-    texts = ["one, two,", "One TWO, three! I am A.", "sooooo good!!! no no no no way", "I don't know; it's 3.5 or 10,000?",
-             "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!",
+    texts = ["one, two,", "One TWO, three! I am A.", "sooooo good!!! no no no no way",
+             "I don't know; it's 3.5 or 10,000?", "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!",
              "  spaces   and\nlines ", "xxbos one xxmaj two",
              "MIXEDcase Words'll go...", "é È ÀB Ünder", "a\u00a0b 😀 c"]
     lrnr = language_model()
@@ -204,7 +204,8 @@ def test_the_command(tmp_path, capsys):
     (tmp_path/"bad"/"lm.json").write_text("{")
     for folder, out, what in ((model, own, "--force"), (tmp_path/"net", "x.html", "picture classifier"),
                               (tmp_path/"bad", "x.html", "damaged"), (tmp_path/"none", "x.html", "There is no model"),
-                              (model, own/"x.html", "cannot be written"), (model, tmp_path/"x.txt", "must end in .html"),
+                              (model, own/"x.html", "cannot be written"),
+                              (model, tmp_path/"x.txt", "must end in .html"),
                               (model, tmp_path/"net", "must end in .html")):
         is_one_line(here(capsys, "page", folder, "-o", out), what)
     assert own.read_text() == "mine" and not (tmp_path/"x.txt").exists()
@@ -364,6 +365,7 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
 @browser
 def test_a_training_that_diverges_says_so(pages):
     d = pages("wild")
-    wait(d, "(document.getElementById('train').click(), document.getElementById('lossnow').textContent.includes('back'))")
+    wait(d, "(document.getElementById('train').click(), "
+            "document.getElementById('lossnow').textContent.includes('back'))")
     assert "NaN" not in d.find_element("id", "table").text
     quiet(d)

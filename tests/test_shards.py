@@ -1,5 +1,5 @@
-"""What a cluster fetched, as a picture set: small folders and tar files of img2dataset's format made by hand, hostile ones
-among them; and img2dataset itself, where $IMG2DATASET names it, in `make test-long`."""
+"""What a cluster fetched, as a picture set: small folders and tar files of img2dataset's format made by hand, hostile
+ones among them; and img2dataset itself, where $IMG2DATASET names it, in `make test-long`."""
 import importlib.util
 import io
 import json
@@ -57,7 +57,8 @@ def test_what_a_cluster_fetched_is_as_trusted_as_what_we_fetched(kind, tmp_path)
         (tmp_path/"out"/f"{i:05d}_stats.json").write_text('{"count": 3, "successes": 3}')
     df = from_img2dataset(tmp_path/"out", tmp_path/"set", test_share=0).set_index("url")
     status = {int(Path(url).stem): s for url, s in df.status.items()}
-    assert status == {0: "ok", 1: "ok", 2: "ok", 3: "ok", 4: "rejected", 5: "rejected", 6: "duplicate", 7: "duplicate", 8: "ok"}
+    assert status == {0: "ok", 1: "ok", 2: "ok", 3: "ok", 4: "rejected", 5: "rejected", 6: "duplicate", 7: "duplicate",
+                      8: "ok"}
     assert df.reason["http://a.b/6.jpg"].startswith("the same bytes as train/cat/")
     assert df.reason["http://a.b/7.jpg"].startswith("a near duplicate of train/cat/")   # in another class and split
     assert df.reason["http://a.b/4.jpg"] == "not a picture: it is an HTML page"
@@ -67,7 +68,8 @@ def test_what_a_cluster_fetched_is_as_trusted_as_what_we_fetched(kind, tmp_path)
     assert df.title["http://a.b/8.jpg"] == "no. 8"
     found = check_images(tmp_path/"set")
     assert len(found) == 5 and not found.problems.astype(bool).any()
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/"set"/"manifest.csv", keep_default_na=False).set_index("url"), df)
+    stored = pd.read_csv(tmp_path/"set"/"manifest.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(stored.set_index("url"), df)
 
 
 def test_a_damaged_shard_is_named_and_the_rest_is_read(tmp_path):
@@ -112,7 +114,8 @@ def test_a_class_that_is_no_folder_name_is_refused(label, tmp_path):
     write_tar(tmp_path/"out"/"0.tar", sample(0)+sample(1, label=label)+sample(2, split="../test"))
     df = from_img2dataset(tmp_path/"out", tmp_path/"set")
     row = df[df.url == "http://a.b/1.jpg"].iloc[0]
-    if row.status == "ok": assert row.file.split("/")[:2] == ["train", row.label] and label in (7, ["cat"], "x\0y", "c"*300)
+    if row.status == "ok":
+        assert row.file.split("/")[:2] == ["train", row.label] and label in (7, ["cat"], "x\0y", "c"*300)
     else: assert row.status == "rejected" and "it becomes a folder" in row.reason
     assert df.status[df.url == "http://a.b/2.jpg"].item() == "rejected"
     assert {o.split("/")[0] for o in files_below(tmp_path/"set")} == {".crawl", "manifest.csv", "train"}
@@ -196,21 +199,22 @@ def test_img2dataset_against_the_hostile_server(distributor, output, tmp_path):
     program = os.environ["IMG2DATASET"]
     with Web() as web:
         urls = {"cat": [web.url(f"/ok/{i}.jpg") for i in range(8)],
-                "dog": [web.url(o) for o in ("/same/0/a.jpg", "/again/b.jpg", "/smaller/c.jpg", "/ok/40.jpg", "/nothing.jpg",
-                                             "/tiff.jpg", "/bmw.bmp")]}
+                "dog": [web.url(o) for o in ("/same/0/a.jpg", "/again/b.jpg", "/smaller/c.jpg", "/ok/40.jpg",
+                                             "/nothing.jpg", "/tiff.jpg", "/bmw.bmp")]}
         crawled = crawl_images({k: k for k in urls}, tmp_path/"crawl", engine=UrlListSearch(urls),
                                allow_local=True, retries=0)
         table = to_img2dataset(crawled, tmp_path/"urls.csv")
         options = dict(url_list=table, input_format="csv", url_col="url", caption_col="caption", output_format=output,
-                       save_additional_columns='["split","label","query"]', output_folder=tmp_path/"out", resize_mode="no",
-                       processes_count=2, thread_count=4, number_sample_per_shard=5, distributor=distributor)
+                       save_additional_columns='["split","label","query"]', output_folder=tmp_path/"out",
+                       resize_mode="no", processes_count=2, thread_count=4, number_sample_per_shard=5,
+                       distributor=distributor)
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         subprocess.run([program, *(f"--{k}={v}" for k, v in options.items())], check=True, timeout=200,
                        env={**env, "NO_ALBUMENTATIONS_UPDATE": "1", "RAY_USAGE_STATS_ENABLED": "0"},
                        stdout=subprocess.DEVNULL, stderr=sys.stderr)
     df = from_img2dataset(tmp_path/"out", tmp_path/"set")
     want, got = crawled.set_index("url"), df.set_index("url")
-    alike = got.index.str.contains("/same/|/again/|/smaller/")   # three of one picture: which is first is a matter of luck
+    alike = got.index.str.contains("/same/|/again/|/smaller/")   # three of one picture: which is first is luck
     kept = got.index[(got.status == "ok") & ~alike & ~got.index.str.endswith("tiff.jpg")]   # it makes a JPEG of a TIFF
     assert (got.status[alike] == "ok").sum() == 1 and (got.status[alike] == "duplicate").sum() == 2
     assert {*kept} == {*want.index[(want.status == "ok") & ~want.index.str.contains("/same/|/again/|/smaller/")]}

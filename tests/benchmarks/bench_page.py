@@ -79,7 +79,8 @@ def main():
             for name, path in made.items():
                 small = name == "human numbers"
                 opened, first, speed = measure(d, path, *((7, 1000) if small else (3, 20)))
-                rows.append([name, f"{path.stat().st_size/1e6:.2f} MB", f"{opened:.0f} ms", f"{first:.0f} ms", f"{speed:.0f}"])
+                rows.append([name, f"{path.stat().st_size/1e6:.2f} MB", f"{opened:.0f} ms", f"{first:.0f} ms",
+                             f"{speed:.0f}"])
         finally: d.quit()
     rows.append(["asked of the first", "1.5 MB or less", "", "200 ms or less", "300 or more"])
     print(machine(), table(["page of", "size", "opens in", "first word", "words a second"], rows), sep="\n\n")
