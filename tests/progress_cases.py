@@ -74,6 +74,19 @@ class World:
         for i in range(n): (place/"a"/f"bad{i}.jpg").write_bytes(b"\xff\xd8\xff no picture %d" % i)
         return place
 
+    def fetched(self, n: int) -> Path:
+        "A new folder with `n` pictures in each of two classes, as a cluster leaves them: each names its class."
+        place = self.folder(n)
+        for f in place.rglob("*.png"): f.with_suffix(".cls").write_text(f.parent.name)
+        return place
+
+    def texts(self, n: int) -> Path:
+        "A new folder with `n` text files."
+        place = self.root/f"texts{next(self.fresh)}"
+        place.mkdir()
+        for i in range(n): (place/f"{i}.txt").write_text("one two three four five six\n"*20)
+        return place
+
     def grade(self, n: int):
         "Grade a new folder with `n` files that are no notebooks: no kernel is started, and nobody needs pictures."
         place = self.root/f"submitted{next(self.fresh)}"
@@ -98,6 +111,9 @@ def calls(w: World) -> dict:
         "crawl_images": lambda n: crawl_images({"a": ["a"]}, w.root/f"crawl{next(w.fresh)}", max_images=max(n, 1),
                                                pause=0, engine=FolderSearch(w.folder(n))),
         "download_images": lambda n: download_images(w.urls(n), w.root/f"got{next(w.fresh)}"),
+        "to_shards": lambda n: to_shards(pictures(w.root/f"sorted{next(w.fresh)}"/"train", n).parent,
+                                         w.root/f"shards{next(w.fresh)}", per_shard=2),
+        "from_img2dataset": lambda n: from_img2dataset(w.fetched(n), w.root/f"fetched{next(w.fresh)}"),
         "folder_dls": lambda n: folder_dls(pictures(w.root/f"dls{next(w.fresh)}"/"train", n).parent, size=40,
                                            num_workers=0),
         "cams": lambda n: cams(w.classifier, some(n)),
@@ -111,6 +127,7 @@ def calls(w: World) -> dict:
         "compare_replicas": lambda n: compare_replicas({"one": mlp2}, x, 2*x, nn.MSELoss(), n=2,
                                                        epochs=n, threshold=1.),
         "grade": w.grade if w else None,
+        "lm_dls": lambda n: lm_dls(w.texts(n), bs=2, seq_len=8),
         "lrnr.predict": lambda n: w.speaker.predict("one two", n_words=n),
     }
 
