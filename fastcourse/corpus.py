@@ -162,6 +162,12 @@ class CorpusDL(StreamDL):
         texts = self.items.coll.items
         self.chunks = JoinedTexts([texts[i].ids for i in self.items.idxs])
 
+def _spread(texts, vocab, n=100, least=2000):
+    "The words at `n` places all over the texts; all of them, where they are few"
+    joined = JoinedTexts(texts)
+    end,step = int(joined.ends[-1]),max(least, -(-int(joined.ends[-1])//n))
+    for at in range(0, end, step): yield [vocab[i] for i in joined[at:min(at+least, end)].tolist()]
+
 def corpus_dls(
     folder:str|Path, # Of text files
     seq_len:int, # Words that the network reads between two updates
@@ -180,10 +186,7 @@ def corpus_dls(
     splits = RandomSplitter(valid_pct)(texts)
     for name,split in zip(('train', 'valid'), splits):
         check_length(None, name, bs, seq_len, sum(len(texts[i]) for i in split))
-    known = np.array([w not in special_words for w in vocab])
-    if not any(known[part].any() for i in splits[0] for part in _parts(texts[i])):
-        raise InputError(f"The model knows no word of the texts in {str(folder)!r}, or none comes 3 times: all would "
-                         f"be {UNK}.")
+    check_known(_spread([texts[i] for i in splits[0]], vocab), vocab, like is None)
     tl = TfmdLists([StoredText(o, vocab) for o in texts], [tokenizer, Numericalize(vocab)], splits=splits,
                    do_setup=False, types=[(str,), L, TensorText])
     dsets = Datasets(tls=[tl])

@@ -132,7 +132,19 @@ def test_folders_without_enough_text(tmp_path):
     with pytest.raises(InputError, match="need at least"): lm_dls(folder, valid_pct=0.5)
     (folder/"c.txt").write_text("  \n")  # no text at all
     assert len(corpus_words(folder, tokenizer)[1]) == 2 == len(text_files(folder))-1
-    with pytest.raises(InputError, match="all would be xxunk"): lm_dls(folder, seq_len=1, bs=1, valid_pct=0.5)
+    with pytest.raises(InputError, match="comes 3 times.*would be xxunk"):
+        lm_dls(folder, seq_len=1, bs=1, valid_pct=0.5)
+
+
+def test_a_model_is_told_of_a_folder_that_it_hardly_knows(folder, tmp_path):
+    lrnr = lm_learner(folder, seq_len=7, bs=3, config=dict(emb_sz=8, n_hid=8))
+    for name, text in (("most", "one, eins, zwei, drei, "), ("all", "eins, zwei, drei, ")):
+        (tmp_path/name).mkdir()
+        for i in range(3): (tmp_path/name/f"{i}.txt").write_text(text*300)
+    with pytest.warns(UserWarning, match="75 % of the words are none that the model knows"):
+        lm_dls(tmp_path/"most", like=lrnr, valid_pct=0.34)
+    with pytest.raises(InputError, match="is one that the model knows"):   # its commas are known, and no words
+        lm_dls(tmp_path/"all", like=lrnr, valid_pct=0.34)
 
 
 def test_where_nothing_can_be_written(folder):

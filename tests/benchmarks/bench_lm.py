@@ -3,7 +3,8 @@
 OTHER is the folder of another checkout of fastcourse (the environment variable FASTCOURSE_OTHER will do, too). Each
 works in a process of its own, and the others wait. `lm_learner`'s own settings on 1000 texts of the human numbers, one
 thread; an epoch is training and validation. The loop by hand has the same network (torch's LSTM), the same words in the
-same batches, fastai's rate, and torch's Adam; it keeps the losses and counts the right words, as the table of fastai does.
+same batches, fastai's rate, and torch's Adam; it keeps the losses and counts the right words, as the table of fastai
+does.
 Last row: the accuracy after the epochs of this run.
 """
 import os
