@@ -1053,7 +1053,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastcourse.together._different_rows': ('together.html#_different_rows', 'fastcourse/together.py'),
                                      'fastcourse.together._first_line': ('together.html#_first_line', 'fastcourse/together.py'),
                                      'fastcourse.together._has_hooks': ('together.html#_has_hooks', 'fastcourse/together.py'),
-                                     'fastcourse.together._has_own_function': ('together.html#_has_own_function', 'fastcourse/together.py'),
                                      'fastcourse.together._in_stacks': ('together.html#_in_stacks', 'fastcourse/together.py'),
                                      'fastcourse.together._in_worker': ('together.html#_in_worker', 'fastcourse/together.py'),
                                      'fastcourse.together._is_fixed': ('together.html#_is_fixed', 'fastcourse/together.py'),

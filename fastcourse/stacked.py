@@ -26,13 +26,10 @@ def _stack(t, R): # what `t` stands for: (R, …)
     return _functorch.get_unwrapped(t).movedim(_functorch.maybe_get_bdim(t), 0)
 
 def _linear(R, input, weight, bias=None):
-    if weight.dim() != 2: return NotImplemented
-    x, w = _stack(input, R), _stack(weight, R)
-    shape = x.shape[1:-1]
-    if len(shape) != 1: x = x.reshape(R, -1, x.shape[-1])
+    if input.dim() != 2 or weight.dim() != 2: return NotImplemented
+    x, w = _stack(input, R).mT, _stack(weight, R)
     # Rows at the end: a few outputs are computed and compared faster along memory.
-    y = w @ x.mT if bias is None else torch.baddbmm(_stack(bias, R)[...,None], w, x.mT)
-    return y.mT if len(shape) == 1 else y.mT.unflatten(1, shape) if shape else y[...,0]
+    return (w @ x if bias is None else torch.baddbmm(_stack(bias, R)[...,None], w, x)).mT
 
 def _embedding(R, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False, sparse=False):
     if max_norm is not None or scale_grad_by_freq or sparse:
@@ -143,6 +140,12 @@ def _pile(ts, G): # tensors of one start each → (R, …)
     return res
 
 # %% ../nbs/04_stacked.ipynb #0d4d9ccb
+# Torch has no errors of its own for these, but says so.
+_REASONS = {
+    "its path depends on its numbers":('data-dependent', '.item()', 'data pointer', 'aten::equal', 'allclose'),
+    "it changes a tensor in place":("doesn't match the broadcast shape", 'inplace', 'out='),
+    "the model has an autograd function of its own":('autograd.Function', 'vmap support')}
+
 class Stack:
     "R models of one kind as one. `trained` names the parameters to train; `counts`: how often each row comes."
     def __init__(self, models:list[nn.Module], trained:list[str], counts:Tensor|None=None):
@@ -185,7 +188,8 @@ class Stack:
         except Exception as e: # the model's own code may refuse a stack; an error in ours is no reason but a bug
             if any(f.name == 'by_rule' and f.filename == __file__ for f in traceback.extract_tb(e.__traceback__)): raise
             why = (str(e).strip() or type(e).__name__).splitlines()[0]
-            if 'data-dependent' in why or '.item()' in why: raise Unstackable("its path depends on its numbers") from e
+            for reason,signs in _REASONS.items():
+                if any(sign in why for sign in signs): raise Unstackable(reason) from e
             raise Unstackable(f"torch.vmap cannot do it ({why})") from e
         finally: _functorch._vmap_decrement_nesting()
         if not whole: return res

@@ -70,16 +70,6 @@ def _has_hooks(model) -> bool:
     return any(getattr(m, k) for m in model.modules() for k in of_modules) or any(
         p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
 
-def _has_own_function(loss) -> bool:
-    "Is there a user's `torch.autograd.Function` behind the loss?"
-    todo, seen = [loss.grad_fn], {None}
-    while todo:
-        if (node := todo.pop()) in seen: continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction): return True
-        seen.add(node)
-        todo += [o for o,_ in node.next_functions]
-    return False
-
 def _state(model) -> dict:
     "What a forward pass may change: random numbers, and what the model keeps besides its parameters."
     res, usual = {'random numbers (dropout)':torch.get_rng_state().numpy().tobytes()}, vars(nn.Module())
@@ -141,7 +131,6 @@ def _probe(model, x, y, loss_func, fit) -> _Probe:
         if changed: why.append(f"the model changes its {changed[0]} while it trains")
         grads = torch.autograd.grad(loss, [*params.values()], retain_graph=True, allow_unused=True)
         trained.extend(k for k,g in zip(params, grads) if g is not None)
-        if _has_own_function(loss): why.append("the model has an autograd function of its own")
         return loss
     def loss_of(xb, yb): return loss_func(twin(xb), yb) if sizes else first_loss(xb, yb)
     with torch.backends.cudnn.flags(enabled=not x.is_cuda): # its RNNs and convolutions may round to TF32
