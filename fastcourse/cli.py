@@ -53,7 +53,7 @@ def _check_seed(seed:int|None) -> None:
 
 @call_parse
 def lm_train(
-    file:str, # CSV file with a column of texts
+    file:str, # CSV file with a column of texts, or a folder of .txt files
     text_col:str='text', # Name of that column
     Out:str='lm', # Folder for the trained model
     epochs:int=3, # Passes over the texts
@@ -62,7 +62,7 @@ def lm_train(
     bs:int=16, # Streams that the texts are cut into
     seed:int=None, # The same seed gives the same model
 ):
-    "Train a word-level language model on the texts of a CSV file and save it"
+    "Train a word-level language model on the texts of a CSV file or a folder, and save it"
     check_whole('epochs', epochs), check_number('lr', lr, above=0), _check_seed(seed), _check_writable(Out)
     from fastai.torch_core import set_seed
     from fastcourse.text import lm_learner, save_lm

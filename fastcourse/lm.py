@@ -7,7 +7,7 @@ __all__ = ['LinearTokenizer', 'StreamDL', 'check_length', 'text_dls', 'bare_dls'
            'tokenizer_settings', 'tokenizer_of']
 
 # %% ../nbs/06_lm.ipynb #18baa3d9
-import functools
+import functools, itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 import numpy as np
@@ -40,9 +40,18 @@ class LinearTokenizer(SpacyTokenizer):
         cut = self.pipe.__self__.tokenizer
         return (L(word.text for piece in cut_text(str(o)) for word in cut(piece)) for o in items)
 
+def _plain(x): return x.as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else x
+
 class StreamDL(LMDataLoader):
-    "fastai's loader with its texts joined once an epoch: the same batches in less time. It may be empty."
-    def make_chunks(self): self.chunks = torch.cat([torch.empty(0, dtype=torch.long), *self.items])
+    "fastai's loader as slices of its texts, joined once an epoch: the same batches in less time. It may be empty."
+    def make_chunks(self): self.chunks = torch.cat([torch.empty(0, dtype=torch.long), *map(_plain, self.items)])
+
+    def create_batches(self, samps):
+        for item in itertools.islice(samps, 0, None, self.bs): # the first one of each batch
+            start = item//self.bs*self.seq_len
+            stop = min(start+self.seq_len, self.bl)+1 # the last word is a target only
+            words = torch.stack([self.chunks[i+start:i+stop] for i in range(0, self.bs*self.bl, self.bl)])
+            yield LMTensorText(words[:,:-1].clone()),TensorText(words[:,1:].clone())
 
 # %% ../nbs/06_lm.ipynb #6178f24e
 def check_length(
@@ -125,6 +134,10 @@ class FastLMLearner(LMLearner):
         if dl is None and sum(loader_of(self, ds_idx).lens) == 0:
             raise InputError(f"This learner has no {('training', 'validation')[min(ds_idx, 1)]} data, as after loading "
                              "it; lrnr.dls = lm_dls(df, like=lrnr) gives it some.")
+
+    def _split(self, b): # each of fastai's tensors asks about its type at every step, which takes longer than the step
+        super()._split(b)
+        self.xb,self.yb = tuple(map(_plain, self.xb)),tuple(map(_plain, self.yb))
 
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):

@@ -68,7 +68,7 @@ def _read_texts(source, text_col):
 
 # %% ../nbs/06_text.ipynb #13141f17
 def lm_dls(
-    df_or_path:'pd.DataFrame|str|Path', # Texts: a DataFrame or a CSV file
+    df_or_path:'pd.DataFrame|str|Path', # Texts: a DataFrame, a CSV file, or a folder of .txt files in UTF-8
     text_col:str='text', # Column that holds the texts
     seq_len:int=72, # Words that the network reads between two updates
     bs:int=16, # Streams that the text is cut into, read side by side
@@ -77,11 +77,18 @@ def lm_dls(
 ) -> 'TextDataLoaders':
     """Texts as batches for a language model: those of `TextDataLoaders.from_df(is_lm=True)` of fastai.
 
+    The words of a folder stay on the disk, as numbers in `<folder>_words`: see `corpus_words`. A file is a text there; a
+    large one is several.
+
     Raises `InputError` for a missing file or column, a line with more values than columns, too few rows, less text than
     `bs*seq_len` words, and for texts none of whose words would be known."""
     check_whole('seq_len', seq_len), check_whole('bs', bs)
+    check_number('valid_pct', valid_pct, 0, 1)
+    if isinstance(df_or_path, (str, Path)) and Path(df_or_path).expanduser().is_dir():
+        from fastcourse.corpus import corpus_dls
+        if like is not None: plain_model(like)
+        return corpus_dls(df_or_path, seq_len, bs, valid_pct, like)
     df = _read_texts(df_or_path, text_col)
-    check_number('valid_pct', valid_pct)
     if not 0 < valid_pct < 1 or int(valid_pct*len(df)) == 0:
         raise InputError(f"valid_pct={valid_pct!r} of {len(df)} rows leaves no row to check with: "
                          f"it must be at least {1/len(df):.2g}, and less than 1.")
@@ -128,7 +135,7 @@ def _network(dls, arch, config, drop_mult, pretrained, **kwargs):
 
 # %% ../nbs/06_text.ipynb #c50f177e
 def lm_learner(
-    df_or_path:'pd.DataFrame|str|Path|DataLoaders', # Texts: a DataFrame, a CSV file, or ready language model `dls`
+    df_or_path:'pd.DataFrame|str|Path|DataLoaders', # Texts: a DataFrame, a CSV file, a folder of .txt files, or ready `dls`
     text_col:str='text', # Column that holds the texts
     arch:Callable|str='AWD_LSTM', # fastai's architecture
     seq_len:int=72, # Words that the network reads between two updates
