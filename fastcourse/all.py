@@ -18,6 +18,7 @@ from .nets import *
 from .tensors import *
 from .learner import *
 from .inside import *
+from .engines import run_tasks, use_workers
 from .replicas import *
 from .plots import *
 from .diagram import *
@@ -35,6 +36,7 @@ from .download import *
 from .search import *
 from .manifest import *
 from .crawl import *
+from .shards import from_img2dataset, to_shards
 from .clean import *
 from .bodies import *
 from .cells import *

@@ -10,14 +10,15 @@ import math, operator, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-import joblib, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from fastai.torch_core import default_device
 from fastcore.meta import delegates
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from .core import InputError, check_number, check_whole, wilson_interval
-from .together import evaluate, find_optimizer, parallel, train_starts
+from .engines import run_tasks, worker_count
+from .together import evaluate, find_optimizer, train_starts
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
 class SuccessRate(NamedTuple):
@@ -132,7 +133,7 @@ def train_replicas(
     alone but for rounding: within 1e-9 over 100 epochs in float64, within 1e-5 over 10 epochs in float32. Later the
     rounding may grow, as it does for one start on two processors. What is not known to work in a stack (dropout, batch
     norm, hooks, a path that depends on its numbers) is trained one by one, after a warning that says why; inside
-    `with joblib.parallel_config(n_jobs=2):` in two processes of one thread each. A start that reaches NaN does not
+    `with use_workers(n=2):` in two processes of one thread each. A start that reaches NaN does not
     touch the others; a warning names it. The models come back to the device of `x`, and torch's random numbers go on
     as if none had been drawn. `InputError` for bad input. Lessons 3.7, 4.1 and 4.2."""
     return _train([make_model], x, y, loss_func, n, epochs, lr, seeds, opt, device, bs, sched, progress)[0]
@@ -152,6 +153,9 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
     return res
 
 # %% ../nbs/04_replicas.ipynb #5a85e397
+def _train_setting(make_model, x, y, loss_func, kwargs): # in a worker
+    return train_replicas(make_model, x, y, loss_func, **{**kwargs, 'progress': False})
+
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -164,15 +168,15 @@ def compare_replicas(
     """How often each setting succeeds: columns ok, n, rate, low, high (Wilson's 95 % interval), best, median, replicas.
 
     `best` and `median` are of the last losses; `replicas` is what `train_replicas` gives. The other arguments are those
-    of `train_replicas`. Inside `with joblib.parallel_config(n_jobs=2):` settings train side by
-    side in processes; else those that differ in width only are one stack.
-    Raises `InputError` for bad input, too. Lessons 3.7, 4.1 and 4.2."""
+    of `train_replicas`. Inside `with use_workers(n=2):` settings train side by side in processes; else those that
+    differ in width only are one stack. Raises `InputError` for bad input, too. Lessons 3.7, 4.1 and 4.2."""
     if not isinstance(settings, dict) or not settings:
         raise InputError(f"settings is {settings!r}; give a dict of labels and functions: {{'small': make_small}}.")
     check_number('threshold', threshold)
     rows = {}
-    if joblib.Parallel().n_jobs == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
-    else: every = parallel(train_replicas, (((make, x, y, loss_func), kwargs) for make in settings.values()))
+    if worker_count() == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
+    else: every = run_tasks(_train_setting, [(make,) for make in settings.values()], x, y, loss_func, kwargs,
+                            desc='settings' if kwargs.get('progress', True) else None)
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,

@@ -37,6 +37,8 @@ def bad(folder):
     (["crawl", "set", "cat"], "class=term"),
     (["check", "nowhere"], "nowhere"),
     (["clean", "nowhere"], "nowhere"),
+    (["shards", "read", "nowhere", "set"], "nowhere"),
+    (["shards", "write", "nowhere", "out"], "nowhere"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, argv, word):
     bad(tmp_path)
@@ -79,7 +81,7 @@ def test_a_language_model_from_a_csv_file_to_words(tmp_path):
     assert none.returncode == 2 and none.stderr.count("\n") == 1
 
 
-def test_crawl_check_and_clean_a_picture_set_offline(tmp_path):
+def test_crawl_check_and_clean_a_picture_set_offline(tmp_path, capsys):
     from fastcourse.scenes import digit_scenes
     digit_scenes(tmp_path/"source", n_train=8, n_test=2, size=64)
     crawl = ("crawl", "set", "zero=zero", "one=one", "--source", "source/train", "--pause", "0", "--test-share", "0.25")
@@ -92,6 +94,9 @@ def test_crawl_check_and_clean_a_picture_set_offline(tmp_path):
     bad.with_name("copy.png").write_bytes(bad.read_bytes())
     checked = fastcourse("check", "set", cwd=tmp_path)
     assert checked.returncode == 0 and "page.jpg" in checked.stdout and "2 of 10 files" in checked.stdout
+    assert here(capsys, "shards", "write", tmp_path/"set", tmp_path/"out").stdout == f"2 shards in {tmp_path/'out'}\n"
+    assert here(capsys, "shards", "read", tmp_path/"out", tmp_path/"back").returncode == 0
+    assert len([*(tmp_path/"back").rglob("*.jpg")]) == 8
     assert fastcourse("clean", "set", "--dry-run", cwd=tmp_path).returncode == 0 and bad.with_name("page.jpg").exists()
     assert fastcourse("clean", "set", cwd=tmp_path).returncode == 0
     assert not bad.with_name("page.jpg").exists() and list((tmp_path/"set"/".rejected").rglob("page.jpg"))

@@ -78,6 +78,7 @@ RIGHT = {
     "lm generate": "lm generate speaker one",
     "crawl": "crawl crawled a=a --source set/train --pause 0",
     "check": "check set", "clean": "clean set --dry-run",
+    "shards read": "shards read set back", "shards write": "shards write set shards",
     "train": "train set --arch resnet18 --scratch --size 32 -o other",
     "cam": "cam net set/test", "predict": "predict net set/test",
     "lessons": "lessons course", "grade": "grade set -o other.csv",
