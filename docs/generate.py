@@ -250,6 +250,16 @@ def lessons() -> dict[str, dict]:
     return res
 
 
+PLACES = {"README.md": "../index.md", "CONTRIBUTING.md": "../contributing.md", "CHANGELOG.md": "../changes.md",
+          "nbs/lessons/": "lessons/ko/", "docs/": "../", "images/": "../../images/"}
+
+
+def korean_readme() -> str:
+    "README.ko.md as a page: its links lead to pages of the site."
+    found = "|".join(map(re.escape, PLACES))
+    return re.sub(rf"\]\(({found})", lambda m: f"]({PLACES[m[1]]}", (ROOT/"README.ko.md").read_text("utf-8"))
+
+
 # MathJax -------------------------------------------------------------------------------------------------------------
 
 MATHJAX = "mathjax/-/mathjax-3.2.2.tgz"
@@ -279,7 +289,7 @@ def write(dest: Path) -> None:
     shutil.rmtree(dest, ignore_errors=True)
     found = modules()
     pages = {f"api/{m.name}.md": api_page(m) for m in found}
-    pages |= {"api/index.md": api_index(found), "command.md": command_page()}
+    pages |= {"api/index.md": api_index(found), "command.md": command_page(), "readme.ko.md": korean_readme()}
     pages |= {path: json.dumps(nb, ensure_ascii=False) for path, nb in lessons().items()}
     for path, text in pages.items():
         (dest/path).parent.mkdir(parents=True, exist_ok=True)

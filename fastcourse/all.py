@@ -51,6 +51,7 @@ from .editions import write_lessons
 from .grading import grade
 from .play import *
 from .page import *
+from .app import *
 
 # %% ../nbs/15_all.ipynb #c4e17e2d
 __all__ = [o for o in globals() if not o.startswith('_')]

@@ -6,8 +6,8 @@
 __all__ = ['CAMs', 'load_cams', 'cams', 'gradcam', 'lay_over']
 
 # %% ../nbs/10_cam.ipynb #71077065
-import io, math, numbers, struct, tempfile, warnings, zipfile
-from collections.abc import Callable, Iterable
+import io, math, numbers, struct, tempfile, tokenize, warnings, zipfile
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -201,7 +201,7 @@ def load_cams(
         if not n or not (np.isfinite(cells).all() and cells[0] > 0): raise ValueError('its parts do not fit')
         maps,logits = torch.from_numpy(maps),torch.from_numpy(logits)
     except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, OverflowError, struct.error,
-            zipfile.BadZipFile) as e:
+            tokenize.TokenError, zipfile.BadZipFile) as e:
         raise InputError(f"{file} is damaged, or not from cams(…, save=…): "
                          f"{str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
     if vocab != list(map(str, dls.vocab)):
@@ -377,7 +377,15 @@ def enlarge(self:CAMs,
     maps:Tensor, # (N, h, w), for example from `chosen`
     size:tuple[int, int], # Rows and columns of the picture
 ) -> Tensor:
-    "Maps enlarged to pictures, (N, rows, columns): linear between the cells, each at the centre of what it sees."
+    """Maps enlarged to pictures, (N, rows, columns): linear between the cells, each at the centre of what it sees.
+
+    Raises `InputError` for what are no maps, and for a size that is no pair of whole numbers."""
+    if not isinstance(maps, Tensor) or maps.ndim < 2:
+        what = f"of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else f"of type {type(maps).__name__}"
+        raise InputError(f"maps {what}: give a tensor (N, h, w), as from chosen")
+    if not isinstance(size, Sequence|np.ndarray) or isinstance(size, str) or len(size) != 2:
+        raise InputError(f"{size=}: give a pair, the rows and the columns of the picture")
+    for o in size: check_whole('size', o, 1, 100_000, ' pixels')
     rows,columns = (_spread(n, k, *self.cells) for n,k in zip(size, maps.shape[-2:]))
     return rows @ maps.float() @ columns.T
 
@@ -410,7 +418,12 @@ def lay_over(
     alpha:float=0.7, # Opacity where the map is 1
     cmap:str='plasma', # A matplotlib colour map
 ) -> np.ndarray:
-    "The picture with the map over it, (H, W, 3): where the map is low, the photograph stays as it is."
+    """The picture with the map over it, (H, W, 3): where the map is low, the photograph stays as it is.
+
+    Raises `InputError` for arrays of other shapes."""
+    if np.shape(im)[2:] != (3,) or np.shape(heat) != np.shape(im)[:2]:
+        raise InputError(f"a picture of shape {np.shape(im)} and a map of shape {np.shape(heat)}: (H, W, 3) and (H, W) "
+                         "are needed")
     cover = alpha*heat[..., None]
     return (1-cover)*im + cover*plt.get_cmap(cmap)(heat)[..., :3]
 

@@ -281,7 +281,7 @@ def check_settings(loss_func, valid, lr, opt_func, validate_every) -> None:
         raise InputError(f"loss_func={loss_func.__name__} only makes a loss; pass {loss_func.__name__}().")
     if loss_func is not None and not callable(loss_func):
         raise InputError(f"loss_func={loss_func!r} is no function; pass one, for example MSELossFlat().")
-    if valid is not None and not (isinstance(valid, (tuple, list)) and len(valid) == 2):
+    if valid is not None and not (isinstance(valid, (tuple, list)) and len(valid) == 2 and valid[1] is not None):
         raise InputError("valid must be a pair (x, y).")
     check_lr(lr, above=0)
     made = opt_func.func if isinstance(opt_func, partial) else opt_func

@@ -18,6 +18,11 @@ class InputError(ValueError):
     "Bad input: the message is one sentence that names the value and the way out."
 
 # %% ../nbs/00_core.ipynb #4645c39f
+def _shown(value) -> str:
+    "`value` for a message; Python refuses to write out numbers of thousands of digits."
+    try: return repr(value)
+    except ValueError: return f"<{type(value).__name__} of more digits than Python writes>"
+
 def check_whole(
     name:str, # Name of the argument
     value, # What came in
@@ -28,7 +33,7 @@ def check_whole(
     "Raises `InputError` for what is no whole number, or lies outside `least` to `most`."
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
         span = f"{least} or more" if most == math.inf else f"{least} to {most}{why}"
-        raise InputError(f"{name}={value!r} must be a whole number, {span}.")
+        raise InputError(f"{name}={_shown(value)} must be a whole number, {span}.")
 
 def check_number(
     name:str, # Name of the argument
@@ -38,11 +43,12 @@ def check_number(
     above:float|None=None, # The number must be larger than this; in the place of `least`
 ) -> None:
     "Raises `InputError` for what is no finite number, or lies outside `least` (or `above`) to `most`."
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try: good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError: good = False # a whole number beyond the largest float
     if good and (value > above if above is not None else value >= least) and value <= most: return
     low = f"above {above}" if above is not None else f"{least} or more" if least > -math.inf else ''
     high = f"{most} or less" if most < math.inf else ''
-    raise InputError(f"{name}={value!r} must be a finite "
+    raise InputError(f"{name}={_shown(value)} must be a finite "
                      f"number{', ' if low or high else ''}{' and '.join(filter(None, (low, high)))}.")
 
 # %% ../nbs/00_core.ipynb #7642b39c

@@ -281,3 +281,8 @@ def seed_by(
     "From here on `mine` gives the data of this person, and `check` knows them. Raises `InputError` for no text."
     if not isinstance(name, str): raise InputError(f"seed_by({name!r}): give a name, a text.")
     _who[0] = name
+
+# %% ../nbs/13_exercises.ipynb #c4ff88c4
+def session() -> tuple[list[str], dict[str, int], str]:
+    "What is solved since Python started, the misses of each exercise, and whose data `mine` gives."
+    return sorted(_solved),dict(_misses),_who[0]

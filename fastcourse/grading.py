@@ -66,10 +66,10 @@ def told(
 ) -> str:
     "In the kernel, after a cell: what is solved and tried, and whether `check` is still itself. JSON."
     from fastcourse import exercises
-    other = exercises._who[0] != who
-    exercises._who[0] = who
+    solved,tried,now = exercises.session()
+    exercises.seed_by(who)
     own = names.get('check', exercises.check) is exercises.check
-    return json.dumps(dict(solved=sorted(exercises._solved), tried=exercises._misses, other=other,
+    return json.dumps(dict(solved=solved, tried=tried, other=now != who,
                            intact=fingerprint(exercises) if own else 'check'))
 
 # %% ../nbs/13b_grading.ipynb #364db9b0

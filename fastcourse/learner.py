@@ -15,12 +15,12 @@ from contextlib import nullcontext, redirect_stdout
 from fastai.basics import (Adam, AvgLoss, AvgSmoothLoss, CancelBackwardException, CancelBatchException,
                            CancelEpochException, CancelFitException, CancelStepException, CancelTrainException,
                            CancelValidException, Callback, CastToTensor, L, Learner, OptimWrapper, Recorder,
-                           TrainEvalCallback, default_device, event, find_bs, modify_exception, noop, num_distrib,
-                           to_detach)
+                           TrainEvalCallback, default_device, event, find_bs, modify_exception, noop, num_distrib)
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.tracker import TrackerCallback
 from .checks import check_model, check_settings, check_trial, checks_rates, loader_of
 from .core import InputError, check_learner, check_whole, is_terminal
+from .processes import SharedLearner
 from .tensors import TensorDL, TensorDataLoaders, TensorRows
 from fastprogress.fastprogress import ConsoleMasterBar, format_time, master_bar, progress_bar
 from functools import partial, wraps
@@ -41,7 +41,7 @@ def check_data(
                      f"{getattr(lrnr, 'new_data', 'set lrnr.dls to DataLoaders with data')}.")
 
 @checks_rates
-class DataLearner(Learner):
+class DataLearner(SharedLearner):
     """A fastai `Learner` that says in one sentence where its data is missing, and starts each fit with clean gradients.
 
     A fit that was interrupted between `backward` and `zero_grad` leaves gradients behind; the next one forgets them."""
@@ -116,11 +116,13 @@ class QuickCast(_Quick, CastToTensor):
 class _Loss(AvgLoss):
     "fastai's average, in Python floats."
     several = False # processes that share the work, so that their losses must be gathered
-    def number(self, loss): return (to_detach(loss.mean()) if loss.ndim or self.several else loss).item()
+    def number(self, learn):
+        loss = learn.loss
+        return (learn.to_detach(loss.mean()) if loss.ndim or self.several else loss).item()
     def accumulate(self, learn):
         y = learn.yb[0]
         bs = len(y) if type(y) is Tensor else find_bs(learn.yb)
-        self.total += self.number(learn.loss)*bs
+        self.total += self.number(learn)*bs
         self.count += bs
 
 class _SmoothLoss(_Loss, AvgSmoothLoss):
@@ -132,7 +134,7 @@ class _SmoothLoss(_Loss, AvgSmoothLoss):
     def reset(self): self.count,self.val,self.value = 0,0.,math.nan
     def accumulate(self, learn):
         self.count += 1
-        self.val += (self.number(learn.loss)-self.val)*self.weight
+        self.val += (self.number(learn)-self.val)*self.weight
         self.value = np.float64(self.val/(1-self.beta**self.count)) # like a tensor, it has item()
 
 def _item(metric):

@@ -7,7 +7,8 @@ __all__ = ['LinearTokenizer', 'StreamDL', 'check_length', 'text_dls', 'bare_dls'
            'tokenizer_settings', 'tokenizer_of']
 
 # %% ../nbs/06_lm.ipynb #18baa3d9
-import functools, itertools
+import functools, itertools, warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 import numpy as np
@@ -30,6 +31,7 @@ from torch import nn
 from .checks import checks_rates, loader_of
 from .core import *
 from .generate import *
+from .processes import SharedLearner
 from .speak import *
 from .words import *
 
@@ -47,10 +49,12 @@ class StreamDL(LMDataLoader):
     def make_chunks(self): self.chunks = torch.cat([torch.empty(0, dtype=torch.long), *map(_plain, self.items)])
 
     def create_batches(self, samps):
+        whole = getattr(self, 'whole', self) # the loader of all, where several processes share it
         for item in itertools.islice(samps, 0, None, self.bs): # the first one of each batch
-            start = item//self.bs*self.seq_len
+            step,stream = divmod(item, whole.bs)
+            start = step*self.seq_len
             stop = min(start+self.seq_len, self.bl)+1 # the last word is a target only
-            words = torch.stack([self.chunks[i+start:i+stop] for i in range(0, self.bs*self.bl, self.bl)])
+            words = torch.stack([whole.chunks[i*self.bl+start:i*self.bl+stop] for i in range(stream, stream+self.bs)])
             yield LMTensorText(words[:,:-1].clone()),TensorText(words[:,1:].clone())
 
 # %% ../nbs/06_lm.ipynb #6178f24e
@@ -69,12 +73,24 @@ def check_length(
                          "give more text, or a smaller bs or seq_len.")
 
 # %% ../nbs/06_lm.ipynb #87281163
+def _own_words(tokens):
+    "The words of a text without marks, and without what `xxrep 3 t` and `xxwrep 3 a` repeat"
+    tokens = iter(tokens)
+    for t in tokens:
+        if t in (TK_REP, TK_WREP): next(tokens, None), next(tokens, None)
+        elif t not in special_words: yield t
+
 def _check_known(dsets, vocab, text_col):
-    "A text of unknown words only teaches nothing"
-    words = set(vocab)-special_words
-    if not any(words.intersection(tokens) for tokens in dsets.train.items.text):
+    "A text of unknown words only teaches nothing; signs between them are no words, where there are others"
+    known,said = set(vocab)-special_words,Counter(t for o in dsets.train.items.text for t in _own_words(o))
+    words = {t: n for t,n in said.items() if any(map(str.isalnum, t))} or said
+    n,strange = sum(words.values()),sum(n for t,n in words.items() if t not in known)
+    if strange == n:
         few = 'comes 3 times' if text_col else 'is one that the model knows'
         raise InputError(f"No word of the texts {few}, so all of them would be {UNK}: give more text.")
+    if strange > n/2:
+        few = 'come fewer than 3 times' if text_col else 'are none that the model knows'
+        warnings.warn(f"{100*strange//n} % of the words {few}, and the model reads {UNK} there: more text would help.")
 
 def text_dls(
     texts:pd.DataFrame, # One column 'text'
@@ -128,7 +144,7 @@ def _load_tensors(load, file):
                          "code. Pass weights_only=False if you trust who wrote it.") from e
 
 @checks_rates
-class FastLMLearner(LMLearner):
+class FastLMLearner(SharedLearner, LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     def _check_data(self, ds_idx, dl=None):
         if dl is None and sum(loader_of(self, ds_idx).lens) == 0:
@@ -142,6 +158,7 @@ class FastLMLearner(LMLearner):
     @functools.wraps(LMLearner.fit)
     def fit(self, *args, **kwargs):
         self._check_data(0)
+        self.model.zero_grad() # of a fit that was interrupted
         return super().fit(*args, **kwargs)
 
     @functools.wraps(LMLearner.validate)

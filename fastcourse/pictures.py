@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENDINGS', 'HASH_BITS', 'NEAR_BITS', 'ends_like_picture', 'picture_kind', 'what_it_is', 'list_files', 'picture_files',
            'PictureError', 'read_file', 'to_rgb', 'strict_pillow', 'open_picture', 'orientation_of', 'turn_upright',
-           'Picture', 'read_picture', 'load_rgb', 'picture_hash', 'hash_distances', 'PictureLook', 'picture_look',
-           'same_picture']
+           'Picture', 'read_picture', 'load_rgb', 'upright_rgb', 'picture_hash', 'hash_distances', 'PictureLook',
+           'picture_look', 'same_picture']
 
 # %% ../nbs/07_pictures.ipynb #7d3f1a77
 import functools, io, os, re, stat, threading, warnings
@@ -313,15 +313,26 @@ def read_picture(
         detail = ' '.join(str(e).split())[:120] or type(e).__name__
         raise PictureError('broken' if kind else 'not read', detail) from None
 
+def _whole_rgb(data, max_pixels) -> tuple[Image.Image, int]:
+    "The picture in RGB, where all of it can be read, and its orientation."
+    seen = read_picture(data, max_pixels, side=32)
+    if seen.doubt: raise PictureError('16 bit', seen.doubt)
+    return to_rgb(open_picture(data)),seen.orientation
+
 def load_rgb(
     file:str|Path, # A file
     max_pixels:int=50_000_000, # More are 'huge'
 ) -> Image.Image: # Mode RGB
     "The picture in `file` as it looks (`to_rgb`), where it is whole. Raises `PictureError`, for the same reasons."
-    data = read_file(file)
-    doubt = read_picture(data, max_pixels, side=32).doubt
-    if doubt: raise PictureError('16 bit', doubt)
-    return to_rgb(open_picture(data))
+    return _whole_rgb(read_file(file), max_pixels)[0]
+
+def upright_rgb(
+    data:bytes, # A whole file
+    max_pixels:int=50_000_000, # More are 'huge'
+) -> Image.Image: # Mode RGB
+    "The picture in `data` as a person sees it: as `load_rgb`, and turned upright. Raises `PictureError`."
+    im,orientation = _whole_rgb(data, max_pixels)
+    return im if orientation == 1 else Image.fromarray(turn_upright(np.asarray(im), orientation).copy())
 
 # %% ../nbs/07_pictures.ipynb #d71aca9d
 HASH_BITS,NEAR_BITS = 256,64

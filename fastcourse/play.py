@@ -55,7 +55,8 @@ def _sliders(
             kind = lib.IntSlider if isinstance(start, int) else lib.FloatSlider
             low, high, step = rest
             made[k] = kind(description=name, value=start, min=low, max=high, step=step, style=style, layout=layout)
-    note, picture = lib.Label(), lib.Image(format='png')
+    note,natural = lib.Label(),lib.Layout(align_self='flex-start') # not stretched: sharp, and sliders stay in sight
+    picture = lib.Image(format='png', layout=natural)
     def redraw(change=None):
         figure, note.value = draw(**{k: o.value for k,o in made.items()})
         picture.value = _png(figure)

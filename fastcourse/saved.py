@@ -6,7 +6,7 @@
 __all__ = ['Kind', 'check_finite', 'save_model', 'read_about', 'read_tensors']
 
 # %% ../nbs/01_saved.ipynb #d27c4f77
-import hashlib, json, math, re
+import hashlib, json, math, os, re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -58,11 +58,13 @@ def save_model(
 ) -> Path: # The folder
     """Write `tensors`, then `about` with their name and checksum, each beside and then renamed.
 
+    Of several processes that train together only the first writes, as in fastai.
     Raises `InputError` for weights with NaN or infinity and for a folder that cannot be written; an earlier model then
     stays as it was."""
     import safetensors.torch
     folder = as_path('folder', folder)
     check_finite(tensors, f'The {kind.what} is not saved, because its')
+    if int(os.environ.get('RANK', 0)) and int(os.environ.get('WORLD_SIZE', 0)) > 1: return folder
     data = safetensors.torch.save({k: t.detach().cpu().contiguous() for k,t in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     about = dict(about, format=_format, weights=f'weights-{digest[:12]}.safetensors', sha256=digest)
@@ -93,6 +95,9 @@ def read_about(
         raise InputError(f"There is no {kind.what} of {kind.saver} in {str(folder)!r}: {e.strerror}.") from e
     except (ValueError, RecursionError) as e: must(False, f'it is no JSON ({e})')
     must(isinstance(about, dict), 'it is no table')
+    if type(about.get('format')) is int and about['format'] > _format:
+        raise InputError(f"{str(file)!r} is from a newer fastcourse (format {about['format']}; this version reads "
+                         f"{_format}): update fastcourse.")
     must(about.get('format') == _format, f"its format is {about.get('format')!r}, and this version reads {_format}")
     must(_named(about), "the name of the weights is wrong")
     must(isinstance(about.get('sha256'), str), "'sha256' is missing")

@@ -19,7 +19,9 @@ _types = dict(f=np.float64, i=np.int64, u=np.int64, b=bool) # by numpy's kind; t
 def _tensor(v, name, floats):
     "`v` as a tensor of finite numbers with a row at least; floats that are no tensor yet get the type `floats`."
     v = as_numbers(v, name)
-    if isinstance(v, Tensor) and v.dtype == torch.uint64: v = v.detach().cpu().numpy()
+    if isinstance(v, Tensor):
+        if odd := _odd(v, name): raise InputError(f"{name} {odd}.")
+        if v.dtype == torch.uint64: v = v.cpu().numpy()
     if isinstance(v, np.ndarray):
         if v.dtype == np.uint64 and v.size and v.max() > np.iinfo(np.int64).max:
             raise InputError(f"{name} has the number {v.max()}, and torch's whole numbers end at 2**63-1; pass floats.")
@@ -28,9 +30,9 @@ def _tensor(v, name, floats):
         if v.is_floating_point(): v = v.to(floats)
     if not isinstance(v, Tensor):
         raise InputError(f"{name} is of type {type(v).__name__}; pass a tensor, an array, a DataFrame or a Series.")
-    if odd := _odd(v, name): raise InputError(f"{name} {odd}.")
     if not v.ndim or not v.numel(): raise InputError(f"{name} has shape {tuple(v.shape)}; it must have a row at least.")
-    finite = v.isfinite()
+    try: finite = v.isfinite()
+    except NotImplementedError as e: raise InputError(f"{name} is a tensor of {v.dtype}; pass real numbers.") from e
     if not finite.all():
         row = int((~finite).reshape(len(v), -1).any(1).nonzero()[0])
         raise InputError(f"{name} has NaN or infinity, first in row {row}; repair or drop such rows.")
@@ -40,6 +42,9 @@ def _odd(v, name):
     "What makes a tensor unfit for training, and the way out."
     if v.is_nested: return f"is a nested tensor, with rows of several lengths; pass {name}.to_padded_tensor(0.)"
     if v.layout != torch.strided: return f"is a {v.layout} tensor; pass {name}.to_dense()"
+    if isinstance(v, torch.masked.MaskedTensor): return f"has masked values; pass {name}.to_tensor(0.), or drop rows"
+    if type(v).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return f"is a {type(v).__name__}, a tensor with rules of its own; pass a plain tensor"
     if v.is_complex() or v.is_quantized: return f"is a tensor of {v.dtype}; pass real numbers"
     if v.is_meta: return "is a meta tensor, a shape without numbers; pass numbers"
     if v.is_inference(): return f"was made in inference mode, and nothing is learned from it; pass {name}.clone()"
@@ -188,7 +193,11 @@ class TensorRows:
     def _stack(col, columns):
         "One input of several rows; rows of a table become a table where the training data was one."
         if isinstance(col[0], pd.Series) and columns is not None: return pd.concat([_row(o) for o in col])
-        as_tensor = lambda o: o if isinstance(o, Tensor) else torch.tensor(np.array(as_numbers(_row(o), 'item')))
+        def as_tensor(o):
+            if not isinstance(o, Tensor): return torch.tensor(np.array(as_numbers(_row(o), 'item')))
+            if o.is_inference(): o = o.clone()
+            if odd := _odd(o, 'item'): raise InputError(f"item {odd}.")
+            return o
         return torch.stack([as_tensor(o).squeeze(0) if isinstance(o, pd.Series) else as_tensor(o) for o in col])
 
 # %% ../nbs/02_tensors.ipynb #14f7386c
@@ -222,25 +231,33 @@ class TensorDL(TfmdDL):
         "Row numbers in the order of this epoch; a plain range where nothing is shuffled."
         return self.shuffle_fn(range(self.n)) if self.shuffle else range(self.n)
 
+    @property
+    def by_rows(self) -> bool:
+        "Are the rows fetched one by one, as item transforms and workers need it?"
+        return bool(self.fake_l.num_workers or self.after_item.fs.items or self.before_batch.fs.items)
     def __iter__(self):
-        if self.fake_l.num_workers or self.after_item.fs.items or self.before_batch.fs.items: return super().__iter__()
-        batches = self._batches(self.get_idxs())
+        if self.by_rows: return super().__iter__()
+        return self.batches(self.get_idxs(), ((i, i+self.bs) for i in range(0, len(self)*self.bs, self.bs)))
+
+    def batches(self,
+        idxs, # Row numbers in the order of this epoch, see `get_idxs`
+        spans, # For each batch (start, stop), its places in `idxs`
+    ):
+        "Slices of the tensors where the rows come in their order, else copies; transformed where there are transforms."
+        batches = self._batches(idxs, spans)
         return self._transformed(batches) if self.after_batch.fs.items else iter(batches)
 
     def _transformed(self, batches):
         self.before_iter()
         for b in batches: yield self.after_batch(b)
 
-    def _batches(self, idxs):
-        "Slices where the rows come in their order, else copies."
+    def _batches(self, idxs, spans):
         tensors = self.dataset.on(self.device)
         if isinstance(idxs, range):
-            if self.bs == self.n: return (tensors,)
-            return (tuple(o[i:i+self.bs] for o in tensors) for i in self._starts())
+            return (tensors if b-a >= self.n else tuple(o[a:b] for o in tensors) for a,b in spans)
         if not isinstance(idxs, Tensor): idxs = torch.tensor(list(islice(idxs, self.n)))
         idxs = idxs.to(tensors[0].device)
-        return (tuple(o.index_select(0, idxs[i:i+self.bs]) for o in tensors) for i in self._starts())
-    def _starts(self): return range(0, len(self)*self.bs, self.bs)
+        return (tuple(o.index_select(0, idxs[a:b]) for o in tensors) for a,b in spans)
 
     def show_batch(self, b=None, max_n=9, ctxs=None, show=True, unique=False, **kwargs):
         "A table of `max_n` rows of a batch."
@@ -295,5 +312,7 @@ class TensorDataLoaders(DataLoaders):
         "A loader of new data in the given order, for `get_preds(dl=…)` and `validate(dl=…)`."
         if with_labels:
             *x,y = test_items
+            if y is None: raise InputError("with_labels=True needs targets; pass a pair (x, y).")
             test_items = self.valid_ds.like(x[0] if len(x) == 1 else tuple(x), y)
+        if test_items is None: raise InputError("test_items is None; pass new inputs.") # `new` would take the old ones
         return self.valid.new(test_items, **kwargs)

@@ -121,16 +121,28 @@ def _check_sizes(config, drop_mult):
             raise InputError(f"drop_mult={drop_mult!r} makes {name}={p} a dropout of {p*drop_mult:.3g}, and 1 is the "
                              f"most; give a drop_mult of at most {1/p:.3g}.")
 
+def _check_names(names):
+    "The names of two files, or None"
+    if names is None: return
+    if not isinstance(names, (list, tuple)) or len(names) != 2 or not all(isinstance(o, (str, Path)) for o in names):
+        raise InputError(f"pretrained_fnames={names!r}: give two names, those of a weight and a vocabulary file in "
+                         "'models', without their endings.")
+
 def _are_texts(o): return not hasattr(type(o), 'train_ds') # DataLoaders have it
 
 def _network(dls, arch, config, drop_mult, pretrained, **kwargs):
     "fastai's network, and how it splits the parameters; with fastai's weights if `pretrained`"
-    from fastai.text.learner import language_model_learner
+    from fastai.text.learner import _model_meta, language_model_learner
+    if arch not in _model_meta: raise InputError(f"{arch=}: fastai has no such language model; give AWD_LSTM.")
     try:
         theirs = language_model_learner(dls, arch, config, drop_mult=drop_mult or 1e-9, pretrained=pretrained, **kwargs)
     except OSError as e:
         raise InputError(f"The pretrained weights cannot be had ({e}): without a network, give pretrained_fnames ("
                          "names of a weight and a vocabulary file in 'models') or pretrained=False.") from e
+    except Exception as e: # pickle raises whatever a damaged file says
+        if kwargs['pretrained_fnames'] is None: raise
+        raise InputError(f"pretrained_fnames={kwargs['pretrained_fnames']!r} are no weights and vocabulary for this "
+                         f"network: {str(e).splitlines()[0]}.") from e
     return theirs.model, theirs.splitter
 
 # %% ../nbs/06_text.ipynb #c50f177e
@@ -161,6 +173,7 @@ def lm_learner(
     with unknown names."""
     config = _config(config, pretrained)
     _check_sizes(config, drop_mult), check_number('alpha', alpha, 0), check_number('beta', beta, 0)
+    _check_names(pretrained_fnames)
     if arch != 'AWD_LSTM': check_function('arch', arch, 'such as AWD_LSTM')
     dls = lm_dls(df_or_path, text_col, seq_len, bs, valid_pct) if _are_texts(df_or_path) else df_or_path
     from fastai.losses import CrossEntropyLossFlat
@@ -176,11 +189,10 @@ def lm_learner(
     learned = pretrained or pretrained_fnames is not None
     model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, config, drop_mult, pretrained,
                               backwards=backwards, pretrained_fnames=pretrained_fnames)
-    lrnr = FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(),
-                         metrics=accuracy if metrics == 'accuracy' else metrics,
+    lrnr = FastLMLearner(dls, model, metrics=accuracy if metrics == 'accuracy' else metrics, alpha=alpha, beta=beta,
                          # without pretrained weights fine_tune may train all layers alike
-                         alpha=alpha, beta=beta, path=path,
-                         **{'splitter': splitter if learned else trainable_params, **kwargs})
+                         path=path, **{'loss_func': CrossEntropyLossFlat(),
+                                       'splitter': splitter if learned else trainable_params, **kwargs})
     if learned: lrnr.freeze()
     return lrnr
 

@@ -16,7 +16,8 @@ with late_imports():
     from fastai.vision.all import *
 from . import __version__
 from .bodies import *
-from .checks import checks_rates
+from functools import wraps
+from .learner import DataLearner
 from .core import *
 from .pictures import PictureError, ends_like_picture, list_files, read_file, read_picture, strict_pillow
 from .saved import *
@@ -167,9 +168,15 @@ def _normalize(dls:DataLoaders, body:nn.Module, head:Learner|None) -> None:
     stats = (used[0].mean.flatten().tolist(), used[0].std.flatten().tolist()) if used else (cfg['mean'], cfg['std'])
     dls.add_tfms([Normalize.from_stats(*stats)], 'after_batch')
 
-@checks_rates
-class ImageLearner(Learner):
-    "A fastai `Learner` of pictures that refuses learning rates, callbacks and splitters that are none."
+class ImageLearner(DataLearner):
+    """A fastai `Learner` of pictures with the checks of `DataLearner`.
+
+    `predict` takes what `cams` takes, and raises `InputError` for what cannot be read."""
+    new_data = 'cam_learner(dls, head=lrnr) makes one with pictures'
+
+    @wraps(Learner.predict)
+    def predict(self, item, *args, **kwargs):
+        return super().predict(readable(item), *args, **kwargs)
 
 def cam_learner(
     dls:DataLoaders, # Pictures, for example from `folder_dls`

@@ -27,7 +27,9 @@ settings.load_profile("long" if LONG else "every time")
 
 # A file stays on one worker, for its fixtures: `pytest -n 2 --dist loadfile --no-loadscope-reorder`, as in Makefile.
 # What takes longest starts first, so that no worker is left alone with it at the end.
-LONG_FIRST = ["test_notebook", "test_tour", "test_terminal", "test_grading", "test_cli_streams", "test_play"]
+LONG_FIRST = ["test_lessons_in_kernels", "test_app", "test_terminal", "test_tour", "test_grading", "test_cli_streams",
+              "test_play", "test_processes", "test_engines", "test_cam_metrics", "test_generate", "test_cam",
+              "test_vision", "test_replicas"]
 
 
 def pytest_collection_modifyitems(items):

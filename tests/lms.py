@@ -18,10 +18,13 @@ all_but_unk = special_words - {"xxunk"}  # what fastai's predict may say
 
 
 
-def make(seed=0, **kw):
+small = dict(emb_sz=16, n_hid=24, n_layers=3)
+
+
+def make(seed=0, data=None, **kw):
     "An untrained learner, whose words are all about equally likely: the hardest case for equality with fastai"
     torch.manual_seed(seed)
-    return lm_learner(human_numbers(20), **{"config": dict(emb_sz=16, n_hid=24, n_layers=3), **kw})
+    return lm_learner(human_numbers(20) if data is None else data, **{"config": small, **kw})
 
 
 def spread(lrnr):
@@ -42,8 +45,14 @@ def lrnr():
     return res
 
 
+@functools.cache
+def some_data(): return lm_dls(human_numbers(20))
+
+
 @pytest.fixture
-def wild(): return spread(make())
+def wild():
+    "A fresh one each time; its texts, which take most of the time, are the same"
+    return spread(make(data=some_data()))
 
 
 def plain(x): return x.as_subclass(torch.Tensor) if isinstance(x, TensorBase) else x

@@ -16,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchcam import methods
 
-from fastcourse.cam import cams, gradcam, load_cams
+from fastcourse.cam import cams, gradcam, lay_over, load_cams
 from fastcourse.cells import map_cells
 from fastcourse.core import InputError
 from fastcourse.scenes import digit_scenes
@@ -512,7 +512,7 @@ def test_damaged_map_files(lrnr, files, tmp_path):
     data = good.read_bytes()
     bad = tmp_path/"bad.npz"
     for change in (b"", b"PK", data[:len(data)//2], data[:-30], data.replace(b"descr", b"dexcr"), misspelt(data),
-                   b"\x93NUMPY"):
+                   data.replace(b", }", b",  "), b"\x93NUMPY"):
         bad.write_bytes(change)
         if change == data: continue
         with pytest.raises(InputError, match="damaged"): load_cams(bad, lrnr.dls)
@@ -611,3 +611,19 @@ def test_cells_lie_in_the_middle_of_what_moves_them(name):
     jump, start = map_cells(body.float())
     assert jump == 32
     assert ((weight*torch.arange(512)).sum()/weight.sum()).item() == pytest.approx(start+8*jump, abs=1)
+
+
+@pytest.mark.parametrize("size", [3, None, "ab", (3,), (3, 4, 5), (0, 3), (-1, 3), (2.5, 3), (True, 3), (10**7, 10**7)],
+                         ids=str)
+def test_maps_are_enlarged_to_a_pair_of_whole_numbers(lrnr, files, size):
+    m = cams(lrnr, files[:2])
+    with pytest.raises(InputError, match="size="): m.enlarge(m.chosen(), size)
+
+
+def test_what_is_no_map_is_not_enlarged_or_laid_over(lrnr, files):
+    m = cams(lrnr, files[:2])
+    for bad in (3, None, "a", m.chosen().numpy(), torch.rand(2)):
+        with pytest.raises(InputError, match="give a tensor"): m.enlarge(bad, (3, 3))
+    for im, heat in ((None, np.zeros((3, 3))), (np.zeros((3, 3)), np.zeros((3, 3))), (np.zeros((3, 3, 3)), "a"),
+                     (np.zeros((3, 3, 3)), np.zeros((2, 2))), (np.zeros((3, 3, 4)), np.zeros((3, 3)))):
+        with pytest.raises(InputError, match="are needed"): lay_over(im, heat)

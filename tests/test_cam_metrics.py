@@ -314,3 +314,13 @@ def test_small_parts():
     assert sorted(_rank(np.random.default_rng(0).random((4, 5))).flatten().tolist()) == list(range(20))
     assert _area(torch.linspace(0, 1, 11)) == pytest.approx(0.5)
     assert CAMs.__dataclass_fields__["skipped"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_that_are_no_numbers_point_nowhere(lrnr, path, boxes, value):
+    m = cams(lrnr, path/"test")
+    m.maps[1, :, 0, 0] = value
+    for f in (pointing_game, energy_pointing_game, max_box_acc):
+        with pytest.raises(InputError, match="NaN or infinity"): f(m, boxes)
+    for f in (deletion_insertion, road):
+        with pytest.raises(InputError, match="NaN or infinity"): f(m, lrnr)

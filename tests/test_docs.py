@@ -215,7 +215,7 @@ def quiet(driver, root):
     "Nobody else was asked for anything, and the console is empty."
     asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
     urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert all(u.startswith((root, "data:", "blob:")) for u in urls), urls
+    assert all(u.startswith((root, "data:", "blob:", "about:")) for u in urls), urls
     assert [o for o in driver.get_log("browser") if "favicon.ico" not in o["message"]] == []
 
 

@@ -1,4 +1,5 @@
 """The frame: no network, notebooks and modules in step, a light import, nothing of one machine in the project."""
+import ast
 import json
 import re
 import socket
@@ -81,3 +82,54 @@ def test_no_path_of_this_machine_in_the_project():
     text = [ROOT/f for f in files if f.endswith((".py", ".ipynb", ".md", ".cfg", ".toml", ".txt", "Makefile"))]
     for f in text:
         assert f"{Path.home()}/" not in f.read_text() and f"{ROOT}/" not in f.read_text(), f
+
+
+# the rooms, read as text
+
+MODULES = sorted(f for f in (ROOT/"fastcourse").glob("*.py") if f.stem != "_modidx")  # that one is nbdev's own
+
+
+def test_a_room_is_read_in_one_sitting():
+    long = {f.name: n for f in MODULES if (n := len(f.read_text().split("\n"))) > 600}
+    assert not long
+
+
+def private_names(text, modules):
+    "The private names of other rooms that a module uses: imported by name, or taken from a module."
+    found, rooms = [], set()
+    tree = ast.parse(text)
+    for o in ast.walk(tree):
+        if isinstance(o, ast.ImportFrom) and (o.level or (o.module or "").startswith("fastcourse")):
+            found += [a.name for a in o.names if a.name.startswith("_") and not a.name.endswith("__")]
+            rooms |= {a.asname or a.name for a in o.names if a.name in modules}
+    for o in ast.walk(tree):
+        if isinstance(o, ast.Attribute) and o.attr.startswith("_") and not o.attr.endswith("__"):
+            if ast.unparse(o.value) in rooms or re.fullmatch(r"fastcourse\.\w+", ast.unparse(o.value)):
+                found.append(f"{ast.unparse(o.value)}.{o.attr}")
+    return found
+
+
+def test_no_private_name_crosses_a_module():
+    names = {f.stem for f in MODULES}
+    assert private_names("from .cam import _label\nfrom . import cam\ncam._mix(fastcourse.lm._x, cam.mix)", names) == [
+        "_label", "cam._mix", "fastcourse.lm._x"]
+    assert not {f.name: p for f in MODULES if (p := private_names(f.read_text(), names))}
+
+
+def repeats(texts, n=7):
+    "Where the same `n` lines stand twice; blank lines, indents and nbdev's marks do not count."
+    seen, found = {}, []
+    for name, text in texts.items():
+        lines = [(i, s) for i, line in enumerate(text.split("\n"), 1)
+                 if (s := line.strip()) and not s.startswith("# %%")]
+        for k in range(len(lines)-n+1):
+            run, here = tuple(s for _, s in lines[k:k+n]), f"{name}:{lines[k][0]}"
+            if run in seen: found.append((seen[run], here))
+            else: seen[run] = here
+    return found
+
+
+def test_no_run_of_more_than_six_lines_stands_twice():
+    text = "\n".join("abcdefg")
+    assert repeats({"x": text, "y": "0\n"+text}) == [("x:1", "y:2")] and not repeats({"x": text, "y": text[:-2]})
+    assert not repeats({f.name: f.read_text() for f in MODULES})

@@ -1364,3 +1364,51 @@ def test_unsigned_numbers_that_would_wrap_are_refused(make):
     small = make(np.array([[1], [2]], np.uint64))
     lrnr, _ = quiet(tensor_learner, torch.rand(2, 3), small, linear(3, 3), CrossEntropyLossFlat())
     assert lrnr.dls.train_ds.tensors[1].tolist() == [[1], [2]]
+
+
+def odd_rows():
+    "Name -> rows that no network learns from, and what the sentence must say."
+    x = points()[0]
+    return {
+        "masked array": (np.ma.masked_less(x.numpy(), 0), "has masked values"),
+        "masked tensor": (torch.masked.masked_tensor(x, x > 0), "has masked values; pass .*to_tensor"),
+        "meta": (x.to("meta"), "is a meta tensor"),
+        "meta uint64": (torch.zeros(20, 3, dtype=torch.uint64, device="meta"), "is a meta tensor"),
+        "sparse": (x.to_sparse(), r"sparse_coo tensor; pass .*to_dense"),
+        "sparse rows": (x.to_sparse_csr(), r"sparse_cs. tensor; pass .*to_dense|sparse_coo tensor; pass .*to_dense"),
+        "nested": (torch.nested.nested_tensor(list(x)), "is a nested tensor"),
+        "jagged": (torch.nested.nested_tensor(list(x), layout=torch.jagged), "is a nested tensor"),
+        "inference": (in_inference_mode(x), r"made in inference mode.*clone"),
+        "bits": ((x > 0).to(torch.uint8).view(torch.bits8), "tensor of torch.bits8"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of (MaskedTensors|nested tensors):UserWarning")
+@pytest.mark.parametrize("name", odd_rows())
+def test_odd_rows_get_their_own_sentence_at_every_door(name):
+    (x, y), (odd, says) = points(), odd_rows()[name]
+    lrnr, _ = quiet(tensor_learner, x, y, linear(), nn.MSELoss())
+    doors = [lambda: tensor_learner(odd, y, linear(), nn.MSELoss()),
+             lambda: tensor_learner(x, odd[:, :1] if name == "masked array" else odd, linear(), nn.MSELoss()),
+             lambda: tensor_learner(x, y, linear(), nn.MSELoss(), valid=(odd, y)), lambda: lrnr.dls.test_dl(odd),
+             lambda: lrnr.validate(dl=lrnr.dls.test_dl((odd, y), with_labels=True)),
+             lambda: lrnr.validate(dl=lrnr.dls.test_dl((x, odd), with_labels=True))]
+    if name not in ("nested", "jagged", "inference"):  # one row of these is a plain tensor, or is copied into one
+        doors += [lambda: lrnr.predict(odd[0]), lambda: lrnr.dls.test_dl([odd[0], odd[1]])]
+    for door in doors:
+        with pytest.raises(InputError, match=says) as e: door()
+        assert "\n" not in str(e.value)
+
+
+def test_whole_tables_where_a_row_is_asked_for():
+    lrnr, _ = quiet(tensor_learner, *points(), linear(), nn.MSELoss())
+    for name in ("nested", "jagged", "sparse rows"):
+        with pytest.raises(InputError, match="nested tensor|sparse_csr"): lrnr.predict(odd_rows()[name][0])
+
+
+def test_what_is_none_is_no_data():
+    x, y = points()
+    lrnr, _ = quiet(tensor_learner, x, y, linear(), nn.MSELoss())
+    with pytest.raises(InputError, match="valid must be a pair"): tensor_learner(x, y, linear(), valid=(x, None))
+    with pytest.raises(InputError, match="test_items is None"): lrnr.dls.test_dl(None)
+    with pytest.raises(InputError, match="needs targets"): lrnr.dls.test_dl((x, None), with_labels=True)

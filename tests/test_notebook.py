@@ -4,23 +4,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from kernels import Kernel
 
 ROOT = Path(__file__).parents[1]
-LESSONS = sorted((ROOT/"nbs"/"lessons").glob("*.ipynb"))
-
-
-class Kernel(NotebookClient):
-    "Runs a notebook, and keeps every piece of HTML that was shown on the way, also what was replaced later."
-    def __init__(self, nb, **kw):
-        super().__init__(nb, kernel_name="python3", timeout=900, **kw)
-        self.html = []
-
-    def process_message(self, msg, cell, cell_index):
-        html = msg["content"].get("data", {}).get("text/html") if msg["msg_type"] in ("display_data",
-                                                                                      "update_display_data") else None
-        if html: self.html.append(html)
-        return super().process_message(msg, cell, cell_index)
 
 
 def notebook(*sources) -> nbformat.NotebookNode:
@@ -77,18 +63,3 @@ def test_an_interrupted_cell_says_so_and_the_next_one_runs():
     assert [o.ename for o in nb.cells[0].outputs if o.output_type == "error"] == ["KeyboardInterrupt"]
     assert not [o for o in nb.cells[0].outputs if "<progress" in o.get("data", {}).get("text/html", "")]
     assert text(nb.cells[1]).strip() == "5"
-
-
-def lesson(path: Path) -> nbformat.NotebookNode:
-    "The notebook without the cells that nbdev's tests leave out too: long ones, and those that need a GPU."
-    nb = nbformat.read(path, as_version=4)
-    nb.cells = [c for c in nb.cells if c.cell_type == "code"
-                and not re.search(r"^#\| *(slow|cuda|eval: *false)", c.source, re.M)]
-    return nb
-
-
-@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
-def test_the_lessons_run_in_a_kernel(path):
-    nb = lesson(path)
-    assert len(nb.cells) > 20
-    Kernel(nb, resources={"metadata": {"path": str(path.parent)}}).execute()

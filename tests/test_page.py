@@ -1,4 +1,5 @@
 """Pages that work by double click: equal to Python, in node and in a real browser, and nobody is asked for anything."""
+import functools
 import json
 import math
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastai.text.core import BaseTokenizer
 from torch import nn
 
 from fastcourse.core import InputError
@@ -15,7 +17,10 @@ from fastcourse.data import codes, human_numbers, letters
 from fastcourse.generate import generate
 from fastcourse.learner import history, tensor_learner
 from fastcourse.page import page
-from fastcourse.text import lm_learner
+from fastcourse.text import lm_learner, save_lm
+
+from axe import axe, axe_problems
+from command import fastcourse, here, is_one_line
 
 ROOT = Path(__file__).parents[1]
 node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
@@ -61,7 +66,7 @@ SPEAK = """
 const about = JSON.parse(part('lm.html', 'about'))
 const voice = new speak.Voice(speak.unpack(about, part('lm.html', 'weights')))
 const { ids } = speak.read('one, two,', about)
-tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].map(o => [about.vocab[o.word], o.p]))
+tell([...speak.goOn(voice, ids, new Set(about.silent), HOW)].filter(Boolean).map(o => [about.vocab[o.word], o.p]))
 """
 
 
@@ -89,6 +94,33 @@ def test_one_seed_gives_the_same_words_in_the_page_and_in_python(tmp_path, how, 
     assert theirs[:8] == ours[:8]  # later, one draw that falls between the roundings may part them
 
 
+READ = """
+const texts = JSON.parse(readFileSync('texts.json')), tokenizer = JSON.parse(readFileSync('tokenizer.json'))
+tell(texts.map(t => speak.read(t, tokenizer).ids.map(i => tokenizer.vocab[i])))
+"""
+
+
+@node
+@pytest.mark.parametrize("split", [False, True])
+def test_a_prompt_is_cut_as_in_python(tmp_path, split):
+    texts = ["one, two,", "One TWO, three! I am A.", "sooooo good!!! no no no no way", "I don't know; it's 3.5 or 10,000?",
+             "twenty-one (21) \u201cquotes\u201d and/or #tags", "안녕하세요, 세 번째 단어!",
+             "  spaces   and\nlines ", "xxbos one xxmaj two",
+             "MIXEDcase Words'll go...", "é È ÀB Ünder", "a\u00a0b 😀 c"]
+    lrnr = language_model()
+    tok = lrnr.dls.train_ds.tokenizer
+    cut = BaseTokenizer(" ") if split else tok.tok
+    ours = [[t for toks in cut([functools.reduce(lambda t, rule: rule(t), tok.rules, text)]) for t in toks]
+            for text in texts]
+    vocab = ["xxunk", *dict.fromkeys(t for o in ours for t in o)]
+    about = dict(vocab=vocab, split=" " if split else None, rules=[r.__name__ for r in tok.rules])
+    (tmp_path/"texts.json").write_text(json.dumps(texts))
+    (tmp_path/"tokenizer.json").write_text(json.dumps(about))
+    theirs = in_node(tmp_path, READ)
+    tidy = lambda words: [w for w in words if w.strip()]  # spaCy keeps a line break as a word
+    assert [tidy(o) for o in theirs] == [tidy(o) for o in ours]
+
+
 TRAIN = """
 const a = JSON.parse(part('net.html', 'about')), adam = new net.Adam(a.layers, a.adam)
 tell([net.train(a.layers, a.x, a.y, a.loss, adam, 31), net.outputs(a.layers, a.rows).at(-1)])
@@ -109,6 +141,18 @@ def test_training_in_the_page_is_training_in_python(tmp_path, loss):
     torch.testing.assert_close(torch.tensor(outs), ours, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("change", ["dropout", "frozen", "weighted", "smoothed", "ignored", "another loss"])
+def test_the_page_trains_only_as_python_would(tmp_path, change):
+    losses = dict(weighted=nn.CrossEntropyLoss(weight=torch.tensor([1., 2., 1., 1.])),
+                  smoothed=nn.CrossEntropyLoss(label_smoothing=0.1), ignored=nn.CrossEntropyLoss(ignore_index=2))
+    losses["another loss"] = nn.MultiMarginLoss()
+    lrnr = network(losses.get(change), None, *([nn.Dropout(0.5)] if change == "dropout" else []))
+    if change == "frozen": lrnr.model[2].bias.requires_grad_(False)
+    text = page(lrnr, tmp_path/"net.html").read_text()
+    assert '"x": ' not in text and '"layers": ' in text
+    assert '"x": ' in page(network(), tmp_path/"net.html").read_text()
+
+
 def test_names_and_texts_are_no_code(tmp_path):
     evil = ["</script><script>alert(1)</script>", "<b>", "&amp;", "\u2028"]
     text = page(network(), tmp_path/"net.html", names=evil, title=evil[0]).read_text()
@@ -119,11 +163,19 @@ def test_names_and_texts_are_no_code(tmp_path):
     (nn.Sequential(nn.Linear(1, 20000), nn.Tanh(), nn.Linear(20000, 1)), "a page shows 20,000"),
     (nn.Sequential(nn.Linear(1, 3), nn.Softplus(), nn.Linear(3, 1)), "Softplus"),
     (nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.Linear(2, 1)), "LayerNorm"),
+    (nn.Sequential(*[nn.Linear(1, 1)]*2), "the same weights twice"),
 ])
 def test_what_a_page_cannot_show_is_one_sentence(tmp_path, model, what):
     x = torch.randn(8, 1)
     with pytest.raises(InputError, match=what): page(tensor_learner(x, x, model), tmp_path/"net.html")
     assert not (tmp_path/"net.html").exists()
+
+
+def test_weights_that_16_bits_cannot_hold(tmp_path):
+    lrnr = language_model()
+    with torch.no_grad(): next(lrnr.model.parameters())[0, 0] = 1e6
+    with pytest.raises(InputError, match="65,504"): page(lrnr, tmp_path/"bad.html")
+    assert page(lrnr, tmp_path/"good.html", precision="int8").exists()
 
 
 def test_a_network_with_nan_has_no_page(tmp_path):
@@ -139,39 +191,70 @@ def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
     assert (tmp_path/"net.html").read_text() == old
 
 
+def test_the_command(tmp_path, capsys):
+    save_lm(language_model(), tmp_path/"lm")
+    r = fastcourse("page", "lm", "-o", "a/b.html", "--title", "<Count>", cwd=tmp_path)
+    assert r.returncode == 0 and "a/b.html: 0.1 MB" in r.stdout, r.stderr
+    assert "&lt;Count&gt;" in (tmp_path/"a"/"b.html").read_text()
+    own, model = tmp_path/"own.html", tmp_path/"lm"
+    own.write_text("mine")
+    (tmp_path/"net").mkdir()
+    (tmp_path/"net"/"classifier.json").write_text("{}")
+    (tmp_path/"bad").mkdir()
+    (tmp_path/"bad"/"lm.json").write_text("{")
+    for folder, out, what in ((model, own, "--force"), (tmp_path/"net", "x.html", "picture classifier"),
+                              (tmp_path/"bad", "x.html", "damaged"), (tmp_path/"none", "x.html", "There is no model"),
+                              (model, own/"x.html", "cannot be written"), (model, tmp_path/"x.txt", "must end in .html"),
+                              (model, tmp_path/"net", "must end in .html")):
+        is_one_line(here(capsys, "page", folder, "-o", out), what)
+    assert own.read_text() == "mine" and not (tmp_path/"x.txt").exists()
+    for out in (own, tmp_path/"a"/"b.html"):
+        assert here(capsys, "page", model, "-o", out, *["--int8", *(["--force"] if out == own else [])]).returncode == 0
+        assert '"bits": 8' in out.read_text()
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    "The two pages in Chromium: `pages(name, width, language)` opens one."
+    "The two pages in Chromium: `pages(name, width, language, scheme)` opens one, in one browser for each language."
     webdriver = pytest.importorskip("selenium.webdriver")
-    tmp = tmp_path_factory.mktemp("pages")
+    tmp, browsers = tmp_path_factory.mktemp("pages"), {}
     page(language_model(), tmp/"lm.html", prompt="one, two,")
     page(network(), tmp/"net.html", names=list("abcd"))
-    opened = []
-    def open_page(name, width=1200, language="en"):
+    x = torch.ones(3, 1)
+    page(tensor_learner(x, x, nn.Linear(1, 1), nn.MSELoss(), lr=1e200), tmp/"wild.html")
+    def browser_for(language):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}", f"--window-size={width},900",
-                  f"--user-data-dir={tmp/f'profile{len(opened)}'}", "--disable-background-networking",
+        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}",
+                  f"--user-data-dir={tmp/f'profile_{language}'}", "--disable-background-networking",
                   "--disable-component-update"):
             options.add_argument(o)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        opened.append(driver)
         driver.set_page_load_timeout(120)
-        driver.get("about:blank")
-        driver.get_log("performance")  # of the browser's own first page
-        driver.get((tmp/f"{name}.html").as_uri())
+        driver.set_script_timeout(120)
         return driver
+    def open_page(name, width=1280, language="en", scheme="light"):
+        if language not in browsers: browsers[language] = browser_for(language)
+        d = browsers[language]
+        d.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=844, deviceScaleFactor=1,
+                                                                     mobile=width < 600))
+        d.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme",
+                                                                            value=scheme)]))
+        d.get("about:blank")
+        d.get_log("performance"), d.get_log("browser")  # of what was before
+        d.get((tmp/f"{name}.html").as_uri())
+        return d
     yield open_page
-    for d in opened: d.quit()
+    for d in browsers.values(): d.quit()
 
 
 def quiet(driver):
     "Nothing was asked of anybody, and the console is empty."
     asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
     urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert all(re.match("file:|data:", u) for u in urls), urls
+    assert urls and all(re.match("file:|data:", u) for u in urls), urls
     assert driver.get_log("browser") == []
 
 
@@ -180,42 +263,71 @@ def wait(driver, condition):
     return WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {condition}"))
 
 
+WORDS = "document.querySelectorAll('#said button')"
+DONE = f"{WORDS}.length >= 25 && document.getElementById('stop').disabled"
+
+
 @browser
 def test_a_language_model_by_keyboard_alone(pages):
     from selenium.webdriver import ActionChains, Keys
     d = pages("lm")
-    words = "document.querySelectorAll('#said button').length"
-    d.execute_script("document.getElementById('prompt').focus()")
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, f"{words} >= 25 && document.getElementById('stop').disabled")
-    d.execute_script("document.querySelectorAll('#said button')[3].focus()")
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, "document.querySelectorAll('#instead button').length === 10")
-    other = d.execute_script("const b = document.querySelectorAll('#instead tr')[2]; "
-                             "b.querySelector('button').focus(); return b.cells[0].textContent")
-    said = "return [...document.querySelectorAll('#said button')].slice(0, 4).map(b => b.textContent)"
-    before = d.execute_script(said)[:3]
-    ActionChains(d).send_keys(Keys.ENTER).perform()
-    wait(d, f"document.getElementById('stop').disabled && document.getElementById('instead').hidden && {words} > 25")
-    after = d.execute_script(said)
-    assert after[:3] == before and (after[3] == other or other.startswith("xx"))
+    press = lambda *keys: ActionChains(d).send_keys(*keys).perform()
+    focus = lambda: d.execute_script("return document.activeElement.textContent")
+    said = lambda: d.execute_script(f"return [...{WORDS}].slice(0, 4).map(b => b.textContent)")
+    d.execute_script("document.getElementById('seed').value = 1")  # the same words each time
+    press(Keys.TAB, Keys.ENTER)  # the first place is the prompt
+    wait(d, DONE)
+    first = said()
+    press(*[Keys.TAB]*11)  # two buttons (one is off), six fields, four words
+    assert focus() == first[3]
+    press(Keys.ENTER)
+    wait(d, "document.querySelectorAll('#instead td button').length === 10")
+    press(Keys.ESCAPE)  # and back to the word
+    assert focus() == first[3] and not d.find_element("id", "instead").is_displayed()
+    press(Keys.ENTER, Keys.TAB, Keys.TAB)
+    other = focus()
+    press(Keys.ENTER)
+    wait(d, f"document.getElementById('instead').hidden && {DONE}")
+    # a mark before the word may have made it "One", or "one one"
+    assert said()[:3] == first[:3] and (said()[3].lower().startswith(other) or other.startswith("xx"))
+    assert focus() == said()[3]
+    quiet(d)
+
+
+@browser
+@axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["lm", "net"])
+def test_nothing_keeps_people_from_using_a_page(pages, name, width, scheme):
+    d = pages(name, width, scheme=scheme)
+    if name == "lm":
+        d.execute_script("document.getElementById('ask').requestSubmit()")
+        wait(d, DONE)
+        d.execute_script(f"{WORDS}[3].click()")
+    else:
+        d.execute_script("document.getElementById('train').click()")
+        wait(d, "!document.getElementById('train').disabled")
+    assert axe_problems(d) == []
+    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     quiet(d)
 
 
 @browser
 def test_what_makes_no_sense_is_told_on_the_page(pages):
-    d = pages("lm", 400, "ko")
+    d = pages("lm", 390, "ko")
     assert d.execute_script("return document.documentElement.lang") == "ko" and "이어 쓰기" in d.page_source
     assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     say = "document.getElementById('ask').requestSubmit(); return document.getElementById('message').textContent"
     d.execute_script("document.getElementById('ask').noValidate = true")
     d.execute_script("document.getElementById('temperature').value = -1")
-    assert "temperature" in d.execute_script(say)
+    assert "온도 = -1" in d.execute_script(say)
     d.execute_script("document.getElementById('temperature').value = 1; document.getElementById('prompt').value = ' '")
     assert "단어를 하나 이상" in d.execute_script(say)
-    d.execute_script("document.getElementById('prompt').value = 'one zzz '.repeat(12500)")   # 100,000 letters
-    assert "zzz" in d.execute_script(say)
-    wait(d, "document.querySelectorAll('#said button').length > 5")
+    d.execute_script("document.getElementById('prompt').value = 'one zap '.repeat(12500)")   # 100,000 letters
+    told = d.execute_script(say)
+    assert "zap" in told and "2,000" in told
+    wait(d, f"{WORDS}.length > 5")
     quiet(d)
 
 
@@ -239,14 +351,19 @@ def test_a_letter_moves_weights_change_and_training_goes_on(pages):
     d.execute_script("document.getElementById('train').click()")
     wait(d, "!document.getElementById('train').disabled")
     told = d.execute_script("return document.getElementById('lossnow').textContent")
-    assert re.match(r"epoch 50, Loss [0-2]\.\d{4}$", told)
+    assert re.match(r"epoch 50, loss [0-2]\.\d{4}$", told)
     d.execute_script("document.getElementById('back').click()")
+    assert d.execute_script(f"return {table}") == first
+    # clicked while it trains, "back" ends the training
+    d.execute_script("document.getElementById('train').click(); document.getElementById('back').click()")
+    wait(d, "!document.getElementById('train').disabled")
     assert d.execute_script(f"return {table}") == first
     quiet(d)
 
 
 @browser
-def test_the_network_fits_a_phone(pages):
-    d = pages("net", 400)
-    assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+def test_a_training_that_diverges_says_so(pages):
+    d = pages("wild")
+    wait(d, "(document.getElementById('train').click(), document.getElementById('lossnow').textContent.includes('back'))")
+    assert "NaN" not in d.find_element("id", "table").text
     quiet(d)

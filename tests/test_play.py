@@ -298,6 +298,8 @@ def test_everything_moves_in_a_browser(lab):
             sentence = lambda: box.find_elements(By.CSS_SELECTOR, ".widget-label")[-1].text
             picture = lambda: box.find_element(By.CSS_SELECTOR, "img.widget-image").get_attribute("src")
             until(lambda b: picture() and sentence())
+            shown = "return arguments[0].clientWidth <= arguments[0].naturalWidth"
+            assert browser.execute_script(shown, box.find_element(By.CSS_SELECTOR, "img.widget-image"))
             before = picture(), sentence()
             handles = box.find_elements(By.CSS_SELECTOR, ".noUi-handle")
             for _ in range(4): handles[0].send_keys(Keys.ARROW_LEFT)

@@ -200,7 +200,10 @@ def test_feed_forward_losses_are_those_of_a_start_alone(name, dtype, epochs, ato
     if name in ("custom activation", "steep"): epochs = 5
     if name in ("double", "fastai") and dtype == torch.float32: dtype = torch.float64
     if name == "fastai": atol = 1e-6  # it computes in float32
-    for opt in OPT: assert_as_alone(make_model, x, y, loss_func, dtype, epochs, atol, opt)
+    assert_as_alone(make_model, x, y, loss_func, dtype, epochs, atol)
+    # what differs is the step, which is as good after ten epochs; three networks show that it stays so
+    if name not in ("tanh", "embedding", "tied weights"): epochs = min(epochs, 10)
+    assert_as_alone(make_model, x, y, loss_func, dtype, epochs, atol, "sgd")
 
 
 @settings(max_examples=int(os.environ.get("FASTCOURSE_STACKS", 30)), deadline=None,

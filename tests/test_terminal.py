@@ -1,5 +1,6 @@
 """In a terminal: bars are drawn and go away, nothing breaks with 0, 1 or many items, Ctrl-C is one line."""
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -63,31 +64,49 @@ def world(tmp_path_factory):
     pd.DataFrame({"text": ["one two three four five six"]*60}).to_csv(place/"texts.csv", index=False)
     (place/"submitted").mkdir()
     (place/"submitted"/"broken.ipynb").write_text("{")
+    pictures(place/"course"/"images"/"train", 1)   # `lessons` would draw 1800
     return place
 
 
-# each works on what the ones before have made
-COMMANDS = [
-    ["scenes", "--dest", "drawn", "--n-train", 6, "--n-test", 2, "--size", 40],
-    ["check", "set"],
-    ["clean", "set"],
-    ["crawl", "crawled", "a=a", "b=b", "--source", "set/train", "--pause", 0],
+# each a process that is forked from one that has loaded the package, which takes most of their time
+FORKED = [
     ["train", "set", "--arch", "resnet18", "--scratch", "--epochs", 1, "--size", 40, "--bs", 4, "-o", "net", "--seed",
      1],
     ["predict", "net", "set/test"],
     ["cam", "net", "set/test", "-o", "cam.png"],
     ["lm", "train", "texts.csv", "-o", "speaker", "--epochs", 1, "--bs", 2, "--seq-len", 8],
-    ["lm", "generate", "speaker", "one two", "-n", 5],
     ["lessons", "course"],
     ["grade", "submitted"],
+]
+FORK = """
+import json, os, sys
+from fastcourse.all import *
+from fastcourse.__main__ import main
+for argv in json.loads(sys.argv[1]):
+    sys.argv[1:] = map(str, argv)
+    if not (child := os.fork()): sys.exit(main())
+    print("exit code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+# what is quick from the start; all work on what those above have made
+COMMANDS = [
+    ["scenes", "--dest", "drawn", "--n-train", 6, "--n-test", 2, "--size", 40],
+    ["check", "set"],
+    ["clean", "set"],
+    ["crawl", "crawled", "a=a", "b=b", "--source", "set/train", "--pause", 0],
+    ["lm", "generate", "speaker", "one two", "-n", 5],
+    ["shards", "write", "set", "shards"],
+    ["shards", "read", "shards", "back"],
 ]
 
 
 def test_every_subcommand_in_a_terminal(world):
+    seen = in_terminal([sys.executable, "-W", "ignore", "-c", FORK, json.dumps(FORKED)], cwd=world)
+    assert seen.code == 0 and "Traceback" not in seen.stream and "%|" not in seen.screen, seen.screen[-2000:]
+    assert re.findall(r"exit code (\S+)", seen.screen) == ["0"]*len(FORKED), seen.screen[-2000:]
     for argv in COMMANDS:
         seen = in_terminal([COMMAND, *argv], cwd=world)
         assert seen.code == 0 and "Traceback" not in seen.stream, (argv, seen.screen[-2000:])
         assert "%|" not in seen.screen, argv
-    names = {" ".join(a[:2]) if a[0] == "lm" else a[0] for a in COMMANDS}
+    names = {" ".join(a[:2]) if a[0] in ("lm", "shards") else a[0] for a in COMMANDS+FORKED}
     from fastcourse.cli import _commands
     assert names | {"tour"} == set(_commands)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_learner
 from fastai.text.core import BaseTokenizer
@@ -102,6 +103,9 @@ def test_empty_rows_are_left_out_aloud():
     (human_numbers(9), dict(seq_len=2.5), "seq_len=2.5"), (human_numbers(20), dict(config=dict(hid=3)), "no 'hid'"),
     (pd.DataFrame({"text": ["k".join(chr(97+int(c)) for c in str(i)) for i in range(1000, 1300)]}),
      dict(bs=2, seq_len=8), "No word of the texts comes 3 times"),
+    (pd.DataFrame({"text": [f"{w}x, {w}ttt!" for i in range(1000, 1300)
+                            for w in ["k".join(chr(97+int(c)) for c in str(i))]]}),
+     dict(bs=2, seq_len=8), "No word of the texts comes 3 times"),  # but comma, '!' and the marks of ttt do
     *[(pd.DataFrame({"text": ["a b c"]*k}), {}, says)
       for k, says in ((5, "train part has 16"), (40, "train part has 128"), (80, "train part has 256"))],
     ("no/such.csv", {}, "no file 'no/such.csv'"),
@@ -113,6 +117,9 @@ def test_empty_rows_are_left_out_aloud():
         (dict(config=dict(pad_token="a")), "pad_token='a' must be"), (dict(alpha="a"), "alpha='a' must be"),
         (dict(arch="LSTM"), "arch='LSTM' is no function"), (dict(arch=3), "arch=3 is no function"),
         (dict(path=3), "path=3 is no folder"), (dict(text_col=["text"]), "no column ['text']"),
+        *[(dict(pretrained_fnames=o), f"pretrained_fnames={o!r}: give two names")
+          for o in ("a", "ab", ["a"], [], ["a", "b", "c"], [1, 2], 3)],
+        (dict(arch=torch.nn.Linear), "fastai has no such language model"),
         (dict(drop_mult="a"), "drop_mult='a' must be"), (dict(drop_mult=-1), "drop_mult=-1 must be"),
         (dict(drop_mult=99), "drop_mult=99 makes output_p=0.1 a dropout of 9.9"))],
 ])
@@ -157,6 +164,32 @@ def test_pretrained_without_a_network_names_the_ways_out(monkeypatch, tmp_path):
     monkeypatch.setattr("fastai.text.learner.untar_data", no_network)
     with pytest.raises(InputError, match="pretrained_fnames.*pretrained=False"): make(config=None, pretrained=True)
 
+
+
+def test_damaged_pretrained_files_are_one_sentence(tmp_path):
+    (tmp_path/"models").mkdir()
+    for ending in ("pth", "pkl"): (tmp_path/"models"/f"a.{ending}").write_bytes(b"abc")
+    with pytest.raises(InputError, match="are no weights and vocabulary for this network") as e:
+        lm_learner(human_numbers(20), pretrained_fnames=["a", "a"], path=tmp_path)
+    assert "\n" not in str(e.value)
+
+
+def test_mostly_rare_words_are_told():
+    rare = ["k".join(chr(97+int(c)) for c in str(i)) for i in range(1000, 1300)]
+    with pytest.warns(UserWarning, match="75 % of the words come fewer than 3 times"):
+        lm_dls(pd.DataFrame({"text": [f"{w} {w[::-1]}q {w}z the" for w in rare]}), bs=2, seq_len=8)
+
+
+def test_a_fit_after_an_interrupt_starts_with_clean_gradients():
+    class Interrupt(Callback):
+        def after_backward(self): raise KeyboardInterrupt
+    class Look(Callback):
+        def before_fit(self): seen.append([p.grad is not None and p.grad.any() for p in self.model.parameters()])
+    lrnr, seen = make(), []
+    with pytest.raises(KeyboardInterrupt): lrnr.fit(1, cbs=Interrupt())
+    assert any(p.grad is not None and p.grad.any() for p in lrnr.model.parameters())
+    lrnr.fit(1, cbs=Look())
+    assert not any(seen[0])
 
 
 # what a file holds

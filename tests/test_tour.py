@@ -1,4 +1,8 @@
-"""The tour as a user runs it: `make tour` in a terminal, no network. Its promises are checked in its report."""
+"""The tour as a user runs it: `make tour` in a terminal, no network. Its promises are checked in its report.
+
+The classifier learns from the 1600 pictures of the package in the long tests only: that takes 100 of 150 seconds, and a
+classifier that lesson 5 trains must be right and point at the object in `test_lessons_in_kernels.py` too.
+"""
 import io
 import re
 import shutil
@@ -7,7 +11,9 @@ import sys
 import pandas as pd
 import pytest
 
+from conftest import LONG
 from fastcourse.data import published
+from fastcourse.scenes import digit_scenes
 from terminal import ROOT, in_terminal
 
 
@@ -16,8 +22,10 @@ def toured(tmp_path_factory):
     "`make tour`, typed into a terminal."
     dest = tmp_path_factory.mktemp("tour")/"tour"
     if not shutil.which("make"): pytest.skip("make is not installed")
+    images = "images"
+    if not LONG: digit_scenes(images := tmp_path_factory.mktemp("few")/"images", n_train=64, n_test=32)
     seen = in_terminal(["make", "-o", f"{sys.prefix}/.installed", f"VENV={sys.prefix}",
-                        f"TOUR=--dest {dest} --images images", "tour"], cwd=ROOT)
+                        f"TOUR=--dest {dest} --images {images}", "tour"], cwd=ROOT)
     assert seen.code == 0, seen.screen[-3000:]
     return dest, seen
 
@@ -27,9 +35,11 @@ def test_the_report_is_one_file_with_its_pictures(toured):
     page = (dest/"report.html").read_text()
     assert str((dest/"report.html").resolve()) in seen.screen.replace("\n", "")
     assert page.count("<h2>") == 4 and "data:image/png;base64," in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count('alt="The loss of each batch and of each epoch"') == 2
+    assert re.findall(r'(?:src|href)="((?!data:).*?)"', page) == ["language_model.html"]
     assert (dest/"cam.png").stat().st_size > 50_000
-    assert sorted(o.name for o in dest.iterdir()) == ["cam.png", "report.html"]
+    assert sorted(o.name for o in dest.iterdir()) == ["cam.png", "language_model.html", "report.html"]
+    assert (dest/"language_model.html").stat().st_size < 1_500_000
 
 
 def test_the_losses_are_the_published_ones(toured):
@@ -47,11 +57,12 @@ def test_the_language_model_counts(toured):
     assert "three , four , five" in page and "twenty two , twenty three" in page
 
 
-def test_the_classifier_is_right_and_points_at_the_object(toured):
+def test_the_report_has_the_figures_of_the_classifier(toured):
     tables = pd.read_html(io.StringIO((toured[0]/"report.html").read_text()))
     figures = next(t for t in tables if "baseline" in t.columns)
-    assert figures.measured[0] >= 0.95
-    assert figures.measured[1] >= 0.85 and figures["baseline measured"][1] < 0.2
+    assert figures["baseline measured"][0] == 0.5 and figures["baseline measured"][1] < 0.2
+    if not LONG: return
+    assert figures.measured[0] >= 0.95 and figures.measured[1] >= 0.85
 
 
 def test_the_terminal_shows_bars_and_keeps_the_results(toured):

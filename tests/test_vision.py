@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fastai.vision.all import (BCEWithLogitsLossFlat, DataBlock, Image, ImageBlock, Learner, MultiCategoryBlock,
-                               RandomResizedCrop, Resize, aug_transforms, get_image_files, models, resnet18,
-                               densenet121, set_seed, vision_learner, xresnet18)
+from fastai.vision.all import (BCEWithLogitsLossFlat, Callback, DataBlock, Image, ImageBlock, Learner,
+                               MultiCategoryBlock, RandomResizedCrop, Resize, aug_transforms, get_image_files, models,
+                               resnet18, densenet121, set_seed, vision_learner, xresnet18)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from conftest import LONG
 from hostile import bomb
 
 from fastcourse.cam import cams
@@ -93,7 +94,8 @@ def test_torchvision_networks(few, arch, tmp_path):
         assert any(torch.equal(p, o) for o in stored.values() if o.shape == p.shape), name
     assert lrnr.model[0](torch.zeros(2, 3, 96, 96, device=lrnr.dls.device)).shape[2:] == (3, 3)
     check_groups(lrnr)
-    check_phases(lrnr)
+    # training 5 to 29 million numbers, and densenet's 121 layers, is only more of the same
+    if LONG or arch in (resnet18, models.mobilenet_v3_small): check_phases(lrnr)
 
 
 @pytest.mark.parametrize("arch, stride",
@@ -158,7 +160,7 @@ def test_timm_networks(few, name, stride, tmp_path):
     torch.save(timm.create_model(name, pretrained=False).state_dict(), tmp_path/"w.pth")
     lrnr = cam_learner(few, name, weights=tmp_path/"w.pth", stride=stride)
     check_groups(lrnr)
-    check_phases(lrnr)
+    if LONG or name not in ("densenet121", "tf_efficientnet_b0", "resnet18d"): check_phases(lrnr)  # as above
     files = few.valid.items
     m = cams(lrnr, files)
     assert m.cells[0] == (stride or 32) and m.maps.shape[2:] == (64//(stride or 32),)*2
@@ -662,3 +664,44 @@ def test_learning_rates_that_are_no_number_are_refused(few, bad):
     lrnr = cam_learner(few, resnet18, pretrained=False)
     for method in ("fit", "fit_one_cycle", "fine_tune"):
         with pytest.raises(InputError, match="must be a finite number"): getattr(lrnr, method)(1, bad)
+
+
+def test_a_classifier_without_pictures_says_so(few, tmp_path):
+    lrnr = load_classifier(save_classifier(cam_learner(few, resnet18, pretrained=False), tmp_path))
+    for f in (lambda: lrnr.fit(1), lambda: lrnr.fit_one_cycle(1), lambda: lrnr.fine_tune(1), lrnr.lr_find,
+              lrnr.validate, lrnr.get_preds, lrnr.show_results):
+        with pytest.raises(InputError, match="has no (training|validation) data.*head=lrnr"): f()
+    with pytest.raises(InputError, match="ds_idx=7"): lrnr.validate(7)
+
+
+def test_a_fit_after_an_interrupt_starts_with_clean_gradients(few):
+    class Interrupt(Callback):
+        def after_backward(self): raise KeyboardInterrupt
+    class Look(Callback):
+        def before_fit(self): seen.append([p.grad is not None and p.grad.any() for p in self.model.parameters()])
+    lrnr, seen = cam_learner(few, resnet18, pretrained=False), []
+    with pytest.raises(KeyboardInterrupt), lrnr.no_bar(): lrnr.fit(1, cbs=Interrupt())
+    assert any(p.grad is not None and p.grad.any() for p in lrnr.model.parameters())
+    with lrnr.no_bar(), lrnr.no_logging(): lrnr.fit(1, cbs=Look())
+    assert not any(seen[0])
+
+
+def closed(file):
+    im = Image.open(file)
+    im.close()
+    return im
+
+
+def test_predict_says_what_it_cannot_read(few, tmp_path):
+    lrnr, file = cam_learner(few, resnet18, pretrained=False), few.valid_ds.items[0]
+    (tmp_path/"half.jpg").write_bytes(file.read_bytes()[:300])
+    for bad, says in ((None, "is no picture"), (3, "is no picture"), (np.zeros((3, 3, 7)), "is no picture"),
+                      (np.zeros((0, 3, 3)), "is no picture"), ("no.png", "no.png cannot be read"),
+                      (tmp_path, "cannot be read"), (tmp_path/"half.jpg", "half.jpg cannot be read"),
+                      (b"abc", "cannot be read"), (closed(file), "cannot be read")):
+        with pytest.raises(InputError, match=says) as e, lrnr.no_bar(): lrnr.predict(bad)
+        assert "\n" not in str(e.value)
+    array = np.array(Image.open(file))
+    with lrnr.no_bar():
+        same = [lrnr.predict(o)[2] for o in (file, str(file), file.read_bytes(), Image.open(file), array, array/255)]
+    for o in same: assert torch.equal(o, same[0])

@@ -1,6 +1,11 @@
 // A word-level AWD LSTM speaks. This file knows nothing of the page; tests/web/speak.test.mjs runs it in node.
 
-const bytesOf = base64 => Uint8Array.from(atob(base64), c => c.charCodeAt(0))
+function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64)   // browsers since 2025
+  const text = atob(base64), res = new Uint8Array(text.length)
+  for (let i = 0; i < res.length; i++) res[i] = text.charCodeAt(i)
+  return res
+}
 
 function half(h) {
   const sign = h & 0x8000 ? -1 : 1, exponent = h >> 10 & 31, fraction = h & 1023
@@ -10,19 +15,19 @@ function half(h) {
 
 // Tensors by name, each {shape, data: Float32Array}. `about.tensors` tells name, shape and, for int8, the scale of each row.
 export function unpack(about, base64) {
-  const bytes = bytesOf(base64), res = {}
+  const bytes = bytesOf(base64), res = {}, halves = Float32Array.from({ length: 65536 }, (_, h) => half(h))
   let at = 0
   for (const { name, shape, scales } of about.tensors) {
-    const n = shape.reduce((a, b) => a * b, 1), data = new Float32Array(n)
+    const n = shape.reduce((a, b) => a * b, 1), size = scales ? n : 2 * n, part = bytes.buffer.slice(at, at + size)
+    const data = new Float32Array(n)
     if (scales) {
-      const q = new Int8Array(bytes.buffer, at, n), width = n / shape[0]
-      for (let i = 0; i < n; i++) data[i] = q[i] * scales[Math.floor(i / width)]
-      at += n
+      const q = new Int8Array(part), width = n / shape[0]
+      for (let r = 0, i = 0; r < shape[0]; r++) for (let k = 0; k < width; k++, i++) data[i] = q[i] * scales[r]
     } else {
-      const view = new DataView(bytes.buffer, at, 2 * n)
-      for (let i = 0; i < n; i++) data[i] = half(view.getUint16(2 * i, true))
-      at += 2 * n
+      const h = new Uint16Array(part)
+      for (let i = 0; i < n; i++) data[i] = halves[h[i]]
     }
+    at += size
     res[name] = { shape, data }
   }
   return res
@@ -30,16 +35,23 @@ export function unpack(about, base64) {
 
 const sigmoid = x => 1 / (1 + Math.exp(-x))
 
-// out[r] = bias[r] + row r of w (rows, width) times x
+// out[r] = bias[r] + row r of w (rows, width) times x. Four sums at once, since each waits for its own last addition only
 function product(w, width, x, bias, out) {
+  const whole = width - width % 4
   for (let r = 0, k = 0; r < out.length; r++) {
-    let sum = 0
-    for (let j = 0; j < width; j++) sum += w[k++] * x[j]
-    out[r] = sum + (bias ? bias[r] : 0)
+    let a = 0, b = 0, c = 0, d = 0, j = 0
+    for (; j < whole; j += 4, k += 4) {
+      a += w[k] * x[j]
+      b += w[k + 1] * x[j + 1]
+      c += w[k + 2] * x[j + 2]
+      d += w[k + 3] * x[j + 3]
+    }
+    for (; j < width; j++) a += w[k++] * x[j]
+    out[r] = a + b + (c + d) + (bias ? bias[r] : 0)
   }
 }
 
-// An AWD LSTM that has read some words. `step(word)` reads one more and gives the scores of the next.
+// An AWD LSTM that has read some words. `hear(word)` reads one more, `step(word)` also gives the scores of the next.
 export class Voice {
   constructor(tensors) {
     const rnn = (l, name) => tensors[`0.rnns.${l}.${name}`]
@@ -55,7 +67,7 @@ export class Voice {
     }
   }
 
-  step(word) {
+  hear(word) {
     const width = this.emb.shape[1]
     let x = this.emb.data.subarray(word * width, (word + 1) * width)
     for (const { ih, hh, bias, size, h, c, fromX, fromH } of this.layers) {
@@ -68,7 +80,11 @@ export class Voice {
       }
       x = h
     }
-    const scores = new Float32Array(this.out.shape[0])
+    return x
+  }
+
+  step(word) {
+    const x = this.hear(word), scores = new Float32Array(this.out.shape[0])
     product(this.out.data, this.out.shape[1], x, this.bias, scores)
     return scores
   }
@@ -85,26 +101,39 @@ export function softmax(scores, temperature = 1) {
   return res.map(p => p / sum)
 }
 
-// The numbers of the k largest, the largest first; of equal ones the lower number first
+// The numbers of the k largest (k is small), the largest first; of equal ones the lower number first
 export function likeliest(values, k) {
-  return Array.from(values.keys()).sort((a, b) => values[b] - values[a] || a - b).slice(0, k)
+  const res = []
+  for (let i = 0; i < values.length; i++) {
+    if (res.length === k && !(values[i] > values[res.at(-1)])) continue
+    let place = res.length
+    while (place && values[i] > values[res[place - 1]]) place--
+    res.splice(place, 0, i)
+    if (res.length > k) res.pop()
+  }
+  return res
+}
+
+// Makes all but the n largest zero; of equal ones the lower numbers stay
+function keepLargest(values, n) {
+  if (n >= values.length) return
+  const least = values.slice().sort().at(-n)
+  let room = n - values.reduce((a, v) => a + (v > least), 0)
+  values.forEach((v, i) => { if (v < least || v === least && room-- <= 0) values[i] = 0 })
 }
 
 // What temperature and filters leave of the words, as in fastcourse's generate: (words,), not normalised
 export function filtered(scores, { temperature = 1, topK = null, topP = null, minP = null } = {}) {
-  const order = likeliest(scores, scores.length), res = new Float64Array(scores.length), first = scores[order[0]]
-  const top = order.map(i => Math.exp((scores[i] - first) / temperature))
-  if (topK !== null) top.fill(0, topK)
+  const most = scores.reduce((a, b) => Math.max(a, b), -Infinity)
+  const res = Float64Array.from(scores, s => Math.exp((s - most) / temperature))
+  if (topK !== null) keepLargest(res, topK)
   if (topP !== null && topP < 1) {
-    const sum = top.reduce((a, b) => a + b, 0)
-    for (let i = 0, before = 0; i < top.length; i++) {
-      const p = top[i] / sum
-      if (i && before >= topP) top[i] = 0   // the words before it are enough already
-      before += p
-    }
+    const sorted = res.slice().sort().reverse(), sum = sorted.reduce((a, b) => a + b, 0)
+    let n = 0   // words that are needed; the first always is
+    for (let before = 0; n < sorted.length && (n === 0 || before < topP); n++) before += sorted[n] / sum
+    keepLargest(res, n)
   }
-  order.forEach((word, i) => { res[word] = minP !== null && top[i] < minP ? 0 : top[i] })
-  return res
+  return minP === null ? res : res.map(v => v < minP ? 0 : v)
 }
 
 // Numbers in [0, 1): the Mersenne Twister of numpy and torch, so that one seed gives the same words here and in Python
@@ -142,18 +171,31 @@ export function draw(weights, u) {
   return likeliest(weights, 1)[0]
 }
 
-// A prompt as words of the vocabulary: {ids, unknown}. `about` has vocab, split (the letter that separates, or null) and marks
-// (whether fastai's marks of capitals are used).
-export function read(text, { vocab, split, marks }) {
-  const numbers = new Map(vocab.map((w, i) => [w, i])), words = ['xxbos']
-  const pieces = split !== null ? text.split(split) : text.trim().match(/[\p{L}\p{N}_'’]+|[^\s\p{L}\p{N}_]/gu) ?? []
-  for (const piece of pieces.filter(o => o.length)) {
-    const upper = piece.toUpperCase() === piece && piece.toLowerCase() !== piece && piece.length > 1
-    const capital = !upper && /^\p{Lu}/u.test(piece) && piece.length > 1
-    if (marks && upper) words.push('xxup')
-    if (marks && capital) words.push('xxmaj')
-    words.push(marks ? piece.toLowerCase() : piece)
-  }
+// fastai's rules for a text, by its names: repetitions and capitals become marks. The names of characters (&amp;) stay.
+const W = '[\\p{L}\\p{M}\\p{N}_]'
+const marking = (mark, pattern) => text => text.replace(pattern, (_, space, word) => space + (word.length > 1 ? `${mark} ` : '') + word.toLowerCase())
+const RULES = {
+  fix_html: text => text.replaceAll('...', ' …'),
+  replace_rep: text => text.replace(/(\S)(\1{2,})/gu, (all, c) => ` xxrep ${all.length / c.length} ${c} `),
+  replace_wrep: text => text.replace(new RegExp(`(?:\\s|^)(${W}+)\\s+((?:\\1\\s+)+)\\1(\\s|(?!${W}).|$)`, 'gu'),
+                                     (_, word, more, end) => ` xxwrep ${more.trim().split(/\s+/).length + 2} ${word} ${end}`),
+  spec_add_spaces: text => text.replace(/[/#\\]/g, ' $& '),
+  rm_useless_spaces: text => text.replace(/ {2,}/g, ' '),
+  replace_all_caps: marking('xxup', /(\s|^)([A-Z]+[^a-z\s]*)(?=\s|$)/g),
+  replace_maj: marking('xxmaj', /(\s|^)([A-Z][^A-Z\s]*)(?=\s|$)/g),
+  lowercase: text => `xxbos ${text.toLowerCase().trim()}`,
+}
+
+// Nearly spaCy's cuts: n't and 's are words, numbers with points stay whole, each other sign is a word
+const CUTS = new RegExp(`[\\p{L}_]+?(?=n['’]t(?!${W}))|n['’]t(?!${W})|['’](?:s|re|ve|ll|d|m)(?!${W})|\\p{N}+(?:[.,]\\p{N}+)+|${W}+|[^\\s]`, 'gu')
+
+// A prompt as words of the vocabulary: {ids, unknown}. `about` has vocab, rules (names of fastai's) and split (the letter that
+// separates words, or null where spaCy cuts them)
+export function read(text, { vocab, split, rules }) {
+  const numbers = new Map(vocab.map((w, i) => [w, i]))
+  const marked = rules.reduce((t, rule) => RULES[rule](t), text)
+  const cut = piece => numbers.has(piece) ? [piece] : piece.match(CUTS)
+  const words = split !== null ? marked.split(split) : marked.split(/\s+/).filter(Boolean).flatMap(cut)
   return { ids: words.map(w => numbers.get(w) ?? 0), unknown: [...new Set(words.filter(w => !numbers.has(w)))] }
 }
 
@@ -164,7 +206,7 @@ export function* pieces(tokens) {
     taken++
     const last = marks.at(-1)
     if (['xxmaj', 'xxup', 'xxrep', 'xxwrep'].includes(t)) marks = [...marks.filter(m => m.name !== t), { name: t, n: null }]
-    else if (last && ['xxrep', 'xxwrep'].includes(last.name) && last.n === null && /^\d+$/.test(t)) last.n = Math.min(+t, 1000)
+    else if (last && ['xxrep', 'xxwrep'].includes(last.name) && last.n === null && /^\d+$/.test(t)) last.n = Math.min(+t, 100)   // a strange text must not fill the memory
     else {
       yield [['xxbos', 'xxpad'].includes(t) ? '' : marked(t, marks), taken]
       taken = 0
@@ -184,20 +226,24 @@ function marked(word, marks) {
   return words.join(' ')
 }
 
-// Goes on from `ids`: yields {word, p, scores, before}, p the model's own probability, `before` the state to go back to
+// Goes on from `ids`: yields null for each word of the prompt that it reads, then {word, p, top, before, after}: p is the model's
+// own probability, `top` the ten likeliest as [word, p], `before` the state before it read the word `after`
 export function* goOn(voice, ids, silent, { words = 50, seed = null, ...how } = {}) {
   const uniform = seed === null ? Math.random : twister(seed)
   voice.forget()
-  for (const i of ids.slice(0, -1)) voice.step(i)
+  for (const i of ids.slice(0, -1)) {
+    voice.hear(i)
+    yield null
+  }
   yield* onwards(voice, ids.at(-1), silent, { words, uniform, ...how })
 }
 
-export function* onwards(voice, last, silent, { words, uniform, temperature = 1, topK = null, topP = null, minP = null }) {
+export function* onwards(voice, last, silent, { words, uniform, temperature = 1, ...filters }) {
   for (let n = 0; n < words; n++) {
     const before = voice.state(), scores = voice.step(last), own = softmax(scores)
-    const allowed = scores.map((s, i) => silent.has(i) ? -Infinity : s)
-    const word = temperature === 0 ? likeliest(allowed, 1)[0] : draw(filtered(allowed, { temperature, topK, topP, minP }), uniform())
-    yield { word, p: own[word], scores: own, before, after: last }
+    for (const i of silent) scores[i] = -Infinity
+    const word = temperature === 0 ? likeliest(scores, 1)[0] : draw(filtered(scores, { temperature, ...filters }), uniform())
+    yield { word, p: own[word], top: likeliest(own, 10).map(i => [i, own[i]]), before, after: last }
     last = word
   }
 }

@@ -1,7 +1,8 @@
 """Word-level generation against fastai's own predict, one thread: python tests/benchmarks/bench_text.py [--long]
 
-Times do not depend on what a network has learned, so the networks are untrained, but for the quality of int8. It takes
-up to four minutes; `--long` adds 200 and 1000 words of fastai's predict and a prompt of a million words: ten minutes.
+It needs no data and no network. Times do not depend on what a network has learned, so the networks are untrained, but
+for the quality of int8. It takes up to four minutes; `--long` adds 200 and 1000 words of fastai's predict and a prompt
+of a million words: ten minutes.
 """
 import os
 import subprocess

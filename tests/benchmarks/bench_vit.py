@@ -4,8 +4,7 @@ python tests/benchmarks/bench_vit.py                              # two to ten m
 python tests/benchmarks/bench_vit.py --epochs 2 --picture maps.png
 python tests/benchmarks/bench_vit.py --arch swin_tiny_patch4_window7_224 --size 112 --epochs 40    # with a GPU
 
-1600 pictures are too few for a transformer that has to find out for itself what a convolution is built with: one with
-patches of 8 pixels stayed at chance for 25 epochs, and so did one behind three plain convolutions for 15. So the
+1600 pictures are few for a transformer that has to find out for itself what a convolution is built with. So the
 patches are embedded by the first two stages of a small ResNet, as in the hybrids of Dosovitskiy and others (ICLR 2021):
 a token is a cell of 8 pixels, and three blocks of attention stand behind it. `--arch` trains a network of timm as
 `cam_learner` makes it.

@@ -1,7 +1,7 @@
 // node --test tests/web
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { draw, filtered, likeliest, pieces, read, softmax, twister, unpack, Voice } from '../../fastcourse/web/speak.mjs'
+import { draw, filtered, goOn, likeliest, pieces, read, softmax, twister, unpack, Voice } from '../../fastcourse/web/speak.mjs'
 
 const base64 = bytes => btoa(String.fromCharCode(...new Uint8Array(bytes)))
 
@@ -27,6 +27,12 @@ test('one step of an LSTM with one unit, by hand', () => {
   const state = voice.state(), next = [...voice.step(0)]
   voice.goTo(state)
   assert.deepEqual([...voice.step(0)], next)
+  const steps = [...goOn(voice, [0, 0, 1], new Set(), { words: 4, temperature: 0 })]
+  assert.deepEqual(steps.slice(0, 2), [null, null])   // two words of the prompt before the last
+  assert.equal(steps.length, 6)
+  voice.goTo(steps[4].before)
+  assert.deepEqual(softmax(voice.step(steps[4].after))[steps[4].word], steps[4].p)
+  assert.deepEqual(steps[4].top.map(([, p]) => p).reduce((a, b) => a + b), 1)
 })
 
 test('filters keep what they promise', () => {
@@ -41,6 +47,25 @@ test('filters keep what they promise', () => {
   assert.deepEqual(likeliest([1, 3, 3], 2), [1, 2])
 })
 
+test('filters agree with the plain definition, ties too', () => {
+  const u = twister(3), sorted = v => Array.from(v.keys()).sort((a, b) => v[b] - v[a] || a - b)
+  for (let run = 0; run < 200; run++) {
+    const scores = Float32Array.from({ length: 1 + Math.floor(12 * u()) }, () => Math.floor(4 * u())), n = scores.length
+    const order = sorted(scores), all = [...filtered(scores)], sum = all.reduce((a, b) => a + b, 0)
+    const kept = how => [...filtered(scores, how)].flatMap((v, i) => v > 0 ? [i] : [])
+    const k = 1 + Math.floor(n * u()), p = 0.01 + 0.98 * u()
+    assert.deepEqual(likeliest(scores, k), order.slice(0, k))
+    assert.deepEqual(kept({ topK: k }), order.slice(0, k).sort((a, b) => a - b))
+    let before = 0
+    const needed = order.filter((i, place) => {
+      const take = place === 0 || before < p - 1e-12
+      before += all[i] / sum
+      return take
+    })
+    assert.deepEqual(kept({ topP: p }), needed.sort((a, b) => a - b))
+  }
+})
+
 test('a draw at u', () => { assert.deepEqual([0, 0.49, 0.5, 0.99].map(u => draw([1, 0, 1], u)), [0, 0, 2, 2]) })
 
 test('marks are for the word behind them', () => {
@@ -49,9 +74,15 @@ test('marks are for the word behind them', () => {
 })
 
 test('a prompt as words of the vocabulary', () => {
-  const about = { vocab: ['xxunk', 'xxbos', 'xxmaj', 'xxup', 'one', ',', '고양이'], split: null, marks: true }
-  assert.deepEqual(read('One, ONE dog 고양이', about), { ids: [1, 2, 4, 5, 3, 4, 0, 6], unknown: ['dog'] })
-  assert.deepEqual(read('one|,', { ...about, split: '|', marks: false }).ids, [1, 4, 5])
+  const rules = ['replace_rep', 'replace_wrep', 'rm_useless_spaces', 'replace_all_caps', 'replace_maj', 'lowercase']
+  const words = (text, about) => {
+    const vocab = ['xxunk', 'xxbos', 'xxmaj', 'xxup', 'xxrep', 'xxwrep', '3', '4', 'one', ',', '!', '고양이']
+    return read(text, { vocab, split: null, rules, ...about }).ids.map(i => vocab[i]).join(' ')
+  }
+  assert.equal(words('One, ONE dog 고양이'), 'xxbos xxmaj one , xxup one xxunk 고양이')
+  assert.equal(words('one!!! one one one one'), 'xxbos one xxrep 3 ! xxwrep 4 one')
+  assert.equal(words('one|,', { split: '|', rules: [] }), 'one ,')
+  assert.deepEqual(read('a b a', { vocab: ['xxunk'], split: ' ', rules: [] }).unknown, ['a', 'b'])
 })
 
 test('the twister is in range and depends on the seed', () => {
