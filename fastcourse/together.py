@@ -71,16 +71,6 @@ def _has_hooks(model) -> bool:
     return any(getattr(m, k) for m in model.modules() for k in of_modules) or any(
         p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
 
-def _has_own_function(loss) -> bool:
-    "Is there a user's `torch.autograd.Function` behind the loss?"
-    todo, seen = [loss.grad_fn], {None}
-    while todo:
-        if (node := todo.pop()) in seen: continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction): return True
-        seen.add(node)
-        todo += [o for o,_ in node.next_functions]
-    return False
-
 def _state(model) -> dict:
     "What a forward pass may change: random numbers, and what the model keeps besides its parameters."
     res, usual = {'random numbers (dropout)':torch.get_rng_state().numpy().tobytes()}, vars(nn.Module())
@@ -142,7 +132,6 @@ def _probe(model, x, y, loss_func, fit) -> _Probe:
         if changed: why.append(f"the model changes its {changed[0]} while it trains")
         grads = torch.autograd.grad(loss, [*params.values()], retain_graph=True, allow_unused=True)
         trained.extend(k for k,g in zip(params, grads) if g is not None)
-        if _has_own_function(loss): why.append("the model has an autograd function of its own")
         return loss
     def loss_of(xb, yb): return loss_func(twin(xb), yb) if sizes else first_loss(xb, yb)
     with torch.backends.cudnn.flags(enabled=not x.is_cuda): # its RNNs and convolutions may round to TF32
@@ -226,32 +215,38 @@ def _replayed(step:Callable) -> Callable:
     return replay
 
 # %% ../nbs/04_together.ipynb #30c50597
+def _different_rows(model, trained, x, y, loss_func) -> tuple[Tensor, Tensor, Tensor]|None:
+    """x, y and counts of the different rows; None where their loss is not that of all rows, since rows meet in the model.
+    Two smooth functions that are equal at random parameters are equal everywhere."""
+    if any(isinstance(m, nn.RNNBase) for m in model.modules()) or not (rows := distinct(x, y)): return None
+    twin, (xs, ys, counts) = copy.deepcopy(model).double(), rows
+    with torch.no_grad():
+        for p in twin.parameters(): p.normal_()
+        def double(t): return t.double() if t.is_floating_point() else t
+        try: few, every = Stack([twin], trained, counts).losses(loss_func, double(xs), ys), loss_func(twin(double(x)), y)
+        except (Unstackable, RuntimeError): return None # such as a number of rows that the model counts on
+    return rows if torch.allclose(few, every, rtol=1e-9) else None
+
 def _together(models, x, y, loss_func, probes, fit) -> Tensor:
     "Train the models in one stack: losses (R, epochs). `probes`: by number of the start. Raises `Unstackable`."
     recurrent, small = _size(models[0], x)[0], len(models)*max(p.bytes for p in probes.values()) < _SMALL
     threads = 1 if x.device.type == 'cpu' and (recurrent or small) else torch.get_num_threads()
-    rows = distinct(x, y) if fit.keywords['bs'] is None else None
-    if rows:
-        try: evaluate(models[0], rows[0])
-        except Exception: rows = None # the model's own code may count on the number of rows
-    with _threads(threads), _own_stream(x.device):
-        if rows:
-            try: return _in_stack(models, *rows, loss_func, probes, fit)
-            except Unstackable: pass # then all rows
-        return _in_stack(models, x, y, None, loss_func, probes, fit)
-
-def _in_stack(models, x, y, counts, loss_func, probes, fit) -> Tensor:
-    stack, losses, opt = Stack(models, [*probes.values()][-1].trained, counts), [], fit.keywords['make_optimizer']
-    if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters: opt = functools.partial(opt, fused=True)
-    if x.is_cuda and _is_fixed(fit, loss_func):
-        opt, fit = functools.partial(opt, capturable=True), functools.partial(fit, wrap=_replayed)
-    # A loss of fastai flattens first, and would take R for rows.
-    own = functools.partial(stack.losses, loss_func.func if hasattr(loss_func, 'floatify') else loss_func)
-    for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
-        losses.append(loss)
-        for i,probe in probes.items():
-            if len(losses) == len(probe.losses): _check_losses(torch.stack([o[i] for o in losses]), probe.losses)
-    stack.write_back()
+    trained = [*probes.values()][-1].trained
+    rows = None if fit.keywords['bs'] else _different_rows(models[0], trained, x, y, loss_func)
+    x, y, counts = rows or (x, y, None)
+    with _threads(threads), _own_stream(x.device), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='There is a performance drop') # vmap goes start by start then
+        stack, losses, opt = Stack(models, trained, counts), [], fit.keywords['make_optimizer']
+        if inspect.isclass(opt) and 'fused' in inspect.signature(opt).parameters:
+            opt = functools.partial(opt, fused=True)
+        if x.is_cuda and _is_fixed(fit, loss_func):
+            opt, fit = functools.partial(opt, capturable=True), functools.partial(fit, wrap=_replayed)
+        own = functools.partial(stack.losses, loss_func)
+        for loss in fit(own, x, y, [stack.flat], make_optimizer=opt, grads=stack.flat.grad):
+            losses.append(loss)
+            for i,probe in probes.items():
+                if len(losses) == len(probe.losses): _check_losses(torch.stack([o[i] for o in losses]), probe.losses)
+        stack.write_back()
     return torch.stack(losses, 1)
 
 def _check_losses(got, want):

@@ -108,6 +108,25 @@ def frozen():
     return net
 
 
+def in_place():
+    def forward(s, x):
+        h = s.f(x)
+        h[:, 0] = 0
+        return s.g(h)
+    return Made(forward, f=nn.Linear(5, 2), g=nn.Linear(2, 1))
+
+
+def into_zeros(): return Made(lambda s, x: torch.zeros(len(x), 1).add_(s.f(x)), f=nn.Linear(5, 1))
+
+
+def with_numpy(): return Made(lambda s, x: s.f(x)*float(s.f(x).detach().numpy().max()), f=nn.Linear(5, 1))
+
+
+def vmap_inside():
+    "The model's own use of vmap, inside the one of the stack."
+    return Made(lambda s, x: torch.vmap(lambda row: F.linear(row, s.f.weight))(x), f=nn.Linear(5, 1))
+
+
 gen = torch.Generator().manual_seed(1)
 x5, yr, p3 = torch.randn(40, 5, generator=gen), torch.randn(40, 1, generator=gen), torch.rand(40, 3,
                                                                                               generator=gen).softmax(-1)
@@ -138,6 +157,8 @@ FEED_FORWARD = {
                                                    "in place": (lambda: nn.Sequential(nn.Linear(5, 4),
                                                                                       nn.ReLU(inplace=True),
                                                                                       nn.Linear(4, 3)), x5, y3, CE),
+    "a part changed in place": (in_place, x5, yr, MSE),
+    "vmap inside": (vmap_inside, x5, yr, MSE),
     "softmax inside": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Softmax(-1), nn.Linear(4, 3)), x5, y3, CE),
     "layer norm, PReLU": (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.PReLU(), nn.Linear(4, 3)), x5, y3,
                           CE),
@@ -431,19 +452,11 @@ class Hidden(nn.Module):
     def forward(self, x): return self.f(x)*self.scale
 
 
-def in_place():
-    def forward(s, x):
-        h = s.f(x)
-        h[:, 0] = 0
-        return s.g(h)
-    return Made(forward, f=nn.Linear(5, 2), g=nn.Linear(2, 1))
-
-
 @pytest.mark.parametrize("make_model,why", [
     (lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1)), "random numbers"),
     (Path, "path depends on its numbers"), (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)),
                                             "running_mean"), (Changing, "not built alike"),
-    (Hidden, "not those of a start alone"), (in_place, "in place"),
+    (Hidden, "not those of a start alone"), (into_zeros, "in place"), (with_numpy, "path depends on its numbers"),
     (lambda: SeqNet(nn.LSTM(5, 4, num_layers=2, dropout=0.2), nn.Linear(4, 1)), "random numbers"),
     (lambda: SeqNet(nn.LSTM(5, 4, proj_size=2), nn.Linear(2, 1)), "proj_size"),
     (lambda: Made(lambda s, x: s.f(s.cell(x)[0]), cell=nn.LSTMCell(5, 4), f=nn.Linear(4, 1)), "lstm_cell"),
