@@ -4,9 +4,9 @@
 # the store, and connects to a port that is being closed.
 #
 # Two processes: init_process_group('gloo'), all_reduce, destroy_process_group(), and again; one destroys its group a second later. The
-# way out: a store of its own for each start, dist.PrefixStore('start 2', store). Without the second of difference it works.
+# way out: a store of its own for each start, dist.PrefixStore('start 2', store). Without that second it worked.
 # Seen with Python 3.11: "turn 1 rank 0 done", "turn 1 rank 1 done", then of the second start "Read error [127.0.0.1]: ...: Connection
-# reset by peer", in one process or both; now and then "failed to connect".
+# reset by peer", in one process or both.
 set -euo pipefail
 place=$(mktemp -d); trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
