@@ -216,14 +216,16 @@ def _replayed(step:Callable) -> Callable:
 
 # %% ../nbs/04_together.ipynb #30c50597
 def _different_rows(model, trained, x, y, loss_func) -> tuple[Tensor, Tensor, Tensor]|None:
-    """x, y and counts of the different rows; None where their loss is not that of all rows, since rows meet in the model.
+    """x, y and counts of the different rows; None where their loss is not that of all rows, since rows meet in it.
     Two smooth functions that are equal at random parameters are equal everywhere."""
     if any(isinstance(m, nn.RNNBase) for m in model.modules()) or not (rows := distinct(x, y)): return None
     twin, (xs, ys, counts) = copy.deepcopy(model).double(), rows
     with torch.no_grad():
         for p in twin.parameters(): p.normal_()
         def double(t): return t.double() if t.is_floating_point() else t
-        try: few, every = Stack([twin], trained, counts).losses(loss_func, double(xs), ys), loss_func(twin(double(x)), y)
+        try:
+            few = Stack([twin], trained, counts).losses(loss_func, double(xs), ys)
+            every = loss_func(twin(double(x)), y)
         except (Unstackable, RuntimeError): return None # such as a number of rows that the model counts on
     return rows if torch.allclose(few, every, rtol=1e-9) else None
 
