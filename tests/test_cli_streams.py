@@ -81,6 +81,7 @@ RIGHT = {
     "shards read": "shards read set back", "shards write": "shards write set shards",
     "train": "train set --arch resnet18 --scratch --size 32 -o other",
     "cam": "cam net set/test", "predict": "predict net set/test",
+    "page": "page speaker", "app": "app speaker",
     "lessons": "lessons course", "grade": "grade set -o other.csv",
 }
 
