@@ -23,7 +23,8 @@ QUICK = "ATen default, oneDNN AVX2"
 TESTS = ("tour notebook terminal cli cli_streams cli_vision crawl clean kills download search play page lessons "
          "lessons_in_kernels frame words pictures pictures_of_lessons plots editions language grading docs app slides "
          "engines shards").split()
-NOTEBOOKS = "00_core 00_la 00_scenes 01_saved 02_checks 02_engines 05_ 06_words 07 08_clean 10_boxes 11_ 12_ 13 14 15_".split()
+NOTEBOOKS = ("00_core 00_la 00_scenes 01_saved 02_checks 02_engines 05_ 06_words 07 08_clean 10_boxes 11_ 12_ 13 14 "
+             "15_").split()
 
 
 def known(flag: str) -> bool:
