@@ -931,6 +931,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastcourse.panel_words.Said.take_back': ( 'panel_words.html#said.take_back',
                                                                                    'fastcourse/panel_words.py'),
                                         'fastcourse.panel_words._drawing': ('panel_words.html#_drawing', 'fastcourse/panel_words.py'),
+                                        'fastcourse.panel_words._seed': ('panel_words.html#_seed', 'fastcourse/panel_words.py'),
                                         'fastcourse.panel_words._settings': ('panel_words.html#_settings', 'fastcourse/panel_words.py'),
                                         'fastcourse.panel_words._surprise': ('panel_words.html#_surprise', 'fastcourse/panel_words.py'),
                                         'fastcourse.panel_words._too_long': ('panel_words.html#_too_long', 'fastcourse/panel_words.py'),

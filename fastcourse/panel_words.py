@@ -93,16 +93,23 @@ def _drawing(gr, label) -> tuple[dict, object]:
                                                                                 "probability together; 1: all")),
                 min_p=gr.Slider(0, 1, 0, step=0.01, label="min-p", info=label("words at least so many times as likely "
                                                                              "as the likeliest; 0: all")),
-                seed=gr.Number(None, precision=0, label=label("seed"),
-                               info=label("the same seed gives the same words; empty: new words each time")))
+                seed=gr.Textbox("", max_length=20, label=label("seed"), # a Number shows 0 where it is empty
+                                info=label("the same seed gives the same words; empty: new words each time")))
     return made,n
+
+def _seed(text) -> int|None:
+    "What is in the field; None where it is empty."
+    text = '' if text is None else str(text).strip()
+    try: return int(text) if text else None
+    except ValueError:
+        raise InputError(f"seed={text!r} must be a whole number; leave it empty for new words each time.") from None
 
 def _settings(lrnr, values:dict) -> dict:
     "What the sliders say, for `generate`: the ends of a slider mean that there is no filter."
     off = dict(top_k=0, top_p=1, min_p=0)
     res = {k: None if v == off.get(k) else v for k,v in values.items()}
-    for k in ('top_k', 'seed'):
-        if res[k] is not None: check_number(k, res[k]); res[k] = int(res[k])
+    res['seed'] = _seed(res['seed'])
+    if res['top_k'] is not None: check_number('top_k', res['top_k']); res['top_k'] = int(res['top_k'])
     if res['top_k'] is not None: res['top_k'] = min(res['top_k'], len(lrnr.dls.train_ds.numericalize.vocab))
     return res
 

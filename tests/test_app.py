@@ -214,7 +214,8 @@ def test_a_prompt_that_makes_no_sense_is_a_sentence(live, text, lang, what):
 
 
 @pytest.mark.parametrize("i, value, what", [(0, 10**9, "greater than maximum"), (1, -1, "less than minimum"),
-                                            (3, 7, "greater than maximum"), (5, -3, "seed=-3")])
+                                            (3, 7, "greater than maximum"), (5, -3, "seed=-3"),
+                                            (5, "x", "must be a whole number")])
 def test_sliders_that_were_moved_by_a_program(live, i, value, what):
     sliders = list(SLIDERS)
     sliders[i] = value
