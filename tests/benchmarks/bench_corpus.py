@@ -79,7 +79,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as tmp:
         little = Path(tmp)/"little"
         write(little, 0.002)
-        for name in "ab": (little/f"{name}.txt").write_text((little/"0000.txt").read_text())
+        for name in "abcdef": (little/f"{name}.txt").write_text((little/"0000.txt").read_text())
         for size in sizes:
             folder = Path(tmp)/f"{size:g}"
             write(folder, size)
