@@ -110,8 +110,8 @@ def test_other_data_is_refused(two):
 
 @pytest.mark.parametrize("case,kind", [("failed", "ValueError"), ("interrupted", "KeyboardInterrupt")])
 def test_what_ends_one_process_ends_the_other(two, case, kind):
-    """One sentence in the other one, then both can start anew. It does not wait for the timeout: that is ten minutes, and
-    `run` gives the whole program no more."""
+    """One sentence in the other one, then both can start anew. It does not wait for the timeout: that is ten minutes,
+    and `run` gives the whole program no more."""
     one, (a, b), *_ = two
     assert (a[case]["kind"], b[case]["kind"]) == ("ProcessLost", kind)
     assert a[case]["text"].startswith("Process 0 of 2 stops, since another one ended") and "\n" not in a[case]["text"]
