@@ -28,11 +28,12 @@ settings.load_profile("long" if LONG else "every time")
 
 # A file stays on one worker, for its fixtures: `pytest -n 3 --dist loadfile --no-loadscope-reorder`, as in Makefile.
 # These start whole programs: kernels, browsers, terminals, the command, other processes. `make test` leaves them out;
-# `make test-all`, which CI runs, does not. What takes longest starts first, so that no worker is left alone with it.
+# `make test-all` and CI do not. What takes longest starts first, so that no worker is left alone with it.
 PROGRAMS = ["test_lessons_in_kernels", "test_grading", "test_terminal", "test_cli_streams", "test_app", "test_tour",
             "test_play", "test_engines", "test_processes", "test_notebook", "test_page", "test_cli", "test_cli_vision",
             "test_crawl", "test_kills", "test_slides", "test_docs"]
-LONG_FIRST = [*PROGRAMS, "test_vision", "test_replicas", "test_cam_metrics", "test_cam", "test_generate", "test_learner"]
+LONG_FIRST = [*PROGRAMS, "test_vision", "test_replicas", "test_cam_metrics", "test_cam", "test_generate",
+              "test_learner"]
 
 
 def pytest_configure(config): config.addinivalue_line("markers", "programs: starts whole programs")

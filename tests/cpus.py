@@ -22,8 +22,8 @@ BIN = Path(sys.executable).parent
 QUICK = "ATen default, oneDNN AVX2"
 TRAIN = {"lessons_in_kernels", "tour"}   # programs, but run
 # Left out by --quick: tests and notebooks, by their names without `test_` and `.py`, and by the start of their names
-TESTS = ("frame words pictures pictures_of_lessons plots editions language lessons filters clean search download shards "
-         "corpus text speak").split()
+TESTS = ("frame words pictures pictures_of_lessons plots editions language lessons filters clean search download "
+         "shards corpus text speak").split()
 WORDS = "bad broken damaged refused kill interrupted memory sentence json folder file csv save".split()
 NOTEBOOKS = ("00_core 00_la 00_scenes 01_saved 02_checks 02_engines 05_ 06_words 07 08_clean 10_boxes 11_ 12_ 13 14 "
              "15_").split()
