@@ -409,6 +409,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastcourse.engines._answers': ('engines.html#_answers', 'fastcourse/engines.py'),
                                     'fastcourse.engines._check_reached': ('engines.html#_check_reached', 'fastcourse/engines.py'),
                                     'fastcourse.engines._check_versions': ('engines.html#_check_versions', 'fastcourse/engines.py'),
+                                    'fastcourse.engines._dask_tls': ('engines.html#_dask_tls', 'fastcourse/engines.py'),
                                     'fastcourse.engines._from_dask': ('engines.html#_from_dask', 'fastcourse/engines.py'),
                                     'fastcourse.engines._import': ('engines.html#_import', 'fastcourse/engines.py'),
                                     'fastcourse.engines._pack': ('engines.html#_pack', 'fastcourse/engines.py'),

@@ -225,7 +225,7 @@ def _explain(
         if out is not None:
             out.finish(len(items), logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)),
                        cells=cells, items=[str(o) if isinstance(o, Path) else '' for o in items])
-        maps = torch.cat(maps) if save is None else load_cams(save, lrnr.dls).maps
+        maps = torch.cat(maps) if out is None else torch.from_numpy(MapReader(out.file).maps(len(vocab)))
     return CAMs(maps, logits, labels, vocab, items, lrnr.dls, cells, skipped)
 
 # %% ../nbs/10_cam.ipynb #fb7e1ce4
