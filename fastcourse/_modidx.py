@@ -1291,6 +1291,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastcourse.tensors._in_order': ('tensors.html#_in_order', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors._odd': ('tensors.html#_odd', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors._row': ('tensors.html#_row', 'fastcourse/tensors.py'),
+                                    'fastcourse.tensors._row_not_finite': ('tensors.html#_row_not_finite', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors._same_rows': ('tensors.html#_same_rows', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors._tensor': ('tensors.html#_tensor', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors._tensors': ('tensors.html#_tensors', 'fastcourse/tensors.py'),
