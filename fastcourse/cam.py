@@ -241,9 +241,8 @@ def cams(
     and in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save`
     appears when it is complete; `numpy.load` and `load_cams` read it. Until then maps of picture files stand beside it,
     in `save` + '.part': where the call was interrupted or killed, the same call goes on from there. Raises `InputError`
-    for a head that cannot be read, no readable pictures, a tensor of another shape, a `save` that is something else or
-    was begun with another learner or list, and a full disk. Zhou and others, CVPR 2016; lesson 5.7, “Where did it
-    look?”."""
+    for a head that cannot be read, no readable pictures, a tensor of another shape, and a `save` that is something
+    else or was begun with another learner or list. Zhou and others, CVPR 2016; lesson 5.7, “Where did it look?”."""
     check_learner(lrnr, 'cam_learner')
     with hookable(lrnr.model) as net:
         linear = _readable_head(net)

@@ -160,16 +160,16 @@ class MapFile:
             while data: data = data[self.raw.write(data):] # a disk that is nearly full takes a part of it
         except OSError as e: raise self._full(e) from e
 
-    def _full(self, e:OSError) -> InputError:
-        stays = f"; the {self.n} pictures so far stay in {self.part}: make room, and call again" if self.made_from else ''
-        return InputError(f"{self.file} cannot be written: {e.strerror}{stays or '; choose another place'}")
+    def _full(self, e:OSError) -> OSError:
+        stays = f"the {self.n} pictures so far stay in {self.part}: make room, and call again"
+        return OSError(e.errno, f"{e.strerror}; {stays if self.made_from else 'choose another place'}", str(self.file))
 
     def append(self,
         maps:np.ndarray, # (n, classes, h, w), float16 or float32
         logits:np.ndarray, # (n, classes)
         good:np.ndarray, # (n,): False for a picture that could not be read
     ) -> None:
-        "Raises `InputError` for maps of another size than before, and for a full disk."
+        "Raises `InputError` for maps of another size than before, `OSError` for a full disk; what was there stays."
         if self.record is None:
             self.record = _records(maps.shape[1:], maps.dtype)
             head = dict(made_from=self.made_from, shape=maps.shape[1:], type=maps.dtype.str)
