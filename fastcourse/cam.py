@@ -216,8 +216,9 @@ def _explain(
             logits,ok = _place(logits, new[1], len(items), len(vocab)),ok.as_subclass(Tensor).cpu()
             logits[n:n+len(ok)],good[n:n+len(ok)] = new[1],ok
             if out is None: maps.append(new[0] if ok.all() else new[0][ok])
-            else: out.append((new[0] if new[0].dtype == torch.float16 else new[0].float()).numpy(), new[1].float().numpy(),
-                            ok.numpy())
+            else: # which knows no bfloat16
+                new = [o if o.dtype == torch.float16 else o.float() for o in new]
+                out.append(*(o.numpy() for o in (*new, ok)))
             n += len(ok)
             del new
         items,skipped = _without(items, good)

@@ -24,7 +24,9 @@ def _array_header(f) -> tuple[tuple, np.dtype]:
 _most = 1 << 30 # bytes that are read of one array other than the maps: what is larger is no list of names and numbers
 
 class MapReader:
-    "The arrays of a map file. They can be no larger than the file; anything else is refused before it is read (`ValueError`)."
+    """The arrays of a map file. They can be no larger than the file.
+
+    Anything else is refused before it is read, with a `ValueError`."""
     def __init__(self,
         file:Path, # From `MapFile`
     ):
@@ -114,8 +116,8 @@ class MapFile:
         "Refuse a name that is taken by something else."
         if self.file.is_dir() or not self.file.name:
             raise InputError(f"save={str(self.file)!r} is a folder; give the name of a file, such as maps.npz")
-        for o in (self.file, self.part):
-            if o.exists() and not o.is_file(): raise InputError(f"{o} exists and is no ordinary file; give another name")
+        odd = next((o for o in (self.file, self.part) if o.exists() and not o.is_file()), None)
+        if odd: raise InputError(f"{odd} exists and is no ordinary file; give another name")
         if not self.file.exists(): return
         try: ours = {'maps.npy', 'logits.npy'} <= {*MapReader(self.file).infos}
         except (OSError, ValueError, zipfile.BadZipFile): ours = False
@@ -144,7 +146,7 @@ class MapFile:
         self.raw.truncate(self.start+self.n*self.record.itemsize)
 
     def records(self) -> Iterator[np.ndarray]:
-        "What is there so far, about a megabyte at a time: 'good' (n,), 'logits' (n, classes), 'maps' (n, classes, h, w)."
+        "What is there, about a megabyte at a time: 'good' (n,), 'logits' (n, classes), 'maps' (n, classes, h, w)."
         if self.record is None: return
         at,size = self.start,self.record.itemsize
         while True:
@@ -176,9 +178,10 @@ class MapFile:
             line = json.dumps(head).encode()+b'\n'
             self.start = len(line)
             self._write(line)
-        if self.record['maps'].shape != maps.shape[1:] or self.record['maps'].base != maps.dtype:
-            raise InputError(f"the maps of some pictures are {maps.dtype} {maps.shape[1:]}, of others "
-                             f"{self.record['maps'].base} {self.record['maps'].shape}; prepare all in one size, with Resize")
+        kind,new = (self.record['maps'].base, self.record['maps'].shape),(maps.dtype, maps.shape[1:])
+        if kind != new:
+            raise InputError(f"the maps of some pictures are {new[0]} {new[1]}, of others {kind[0]} {kind[1]}; prepare "
+                             "all pictures in one size, with Resize")
         new = np.empty(len(maps), self.record)
         new['maps'],new['logits'],new['good'] = maps,logits,good
         new['sum'] = _sums(new)

@@ -77,7 +77,8 @@ _row_means = (accuracy, error_rate, accuracy_multi, top_k_accuracy, mse, mae)
 def _weighed(loss_func):
     "torch's loss of classes, where its mean goes by the weights of the classes or leaves one out; else None."
     f = getattr(loss_func, 'func', loss_func)
-    return f if isinstance(f, nn.CrossEntropyLoss|nn.NLLLoss) and (f.weight is not None or f.ignore_index >= 0) else None
+    of_classes = isinstance(f, nn.CrossEntropyLoss|nn.NLLLoss)
+    return f if of_classes and (f.weight is not None or f.ignore_index >= 0) else None
 
 class ShareWork(Callback):
     "Lets the processes train one model. `distrib_ctx` adds it."
@@ -227,8 +228,8 @@ class SharedLearner(Learner):
             return
         timeout,loss = _settings(kwargs),getattr(self.loss_func, 'func', self.loss_func)
         if isinstance(loss, LabelSmoothingCrossEntropy) and loss.weight is not None:
-            raise InputError("fastai's LabelSmoothingCrossEntropy with weights is no mean that processes can share; use "
-                             "nn.CrossEntropyLoss(weight, label_smoothing=0.1), or leave out the weights.")
+            raise InputError("fastai's LabelSmoothingCrossEntropy with weights is no mean that processes can share; "
+                             "use nn.CrossEntropyLoss(weight, label_smoothing=0.1), or leave out the weights.")
         try:
             _start(timeout)
             with self._shared(sync_bn): yield self

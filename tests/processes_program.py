@@ -87,7 +87,8 @@ def weighted(name):
     "Losses whose mean goes by the classes of the rows. Rows 3 to 5, a whole share, are of a class without weight."
     weight = torch.tensor([0.2, 3., 1., 0.], dtype=torch.float64)
     loss = dict(weight=nn.CrossEntropyLoss(weight), smooth=nn.CrossEntropyLoss(weight+0.1, label_smoothing=0.1),
-                ignore=nn.CrossEntropyLoss(ignore_index=1), nll=nn.NLLLoss(weight), share=nn.CrossEntropyLoss(weight))[name]
+                ignore=nn.CrossEntropyLoss(ignore_index=1), nll=nn.NLLLoss(weight),
+                share=nn.CrossEntropyLoss(weight))[name]
     g = torch.Generator().manual_seed(5)
     x, y = torch.randn(30, 5, generator=g, dtype=torch.float64), torch.randint(3, (30,), generator=g)
     y[3:6] = 1 if name == "ignore" else 3

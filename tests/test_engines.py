@@ -219,7 +219,8 @@ def test_a_cluster_on_tls_that_does_not_answer_is_one_sentence_in_time(shakes_ha
     import dask
     cert, key = tmp_path/"cert.pem", tmp_path/"key.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
+                    "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"], check=True,
+                   capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     settings = {f"distributed.comm.tls.{k}": str(v) for k, v in (("ca-file", cert), ("client.cert", cert),

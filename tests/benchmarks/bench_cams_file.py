@@ -111,7 +111,8 @@ def grow(tmp, sizes):
     pictures(tmp/"tiny", max(sizes), 24)
     rows = []
     for n in sizes:
-        out = subprocess.run([sys.executable, __file__, "--one", str(tmp/"tiny"), str(n)], capture_output=True, text=True)
+        command = [sys.executable, __file__, "--one", str(tmp/"tiny"), str(n)]
+        out = subprocess.run(command, capture_output=True, text=True)
         assert not out.returncode, out.stderr[-2000:]
         rows.append(json.loads(out.stdout.splitlines()[-1]))
     return rows
@@ -123,13 +124,14 @@ def exponent(xs, ys):
 
 
 def memory_table(rows):
-    lines = [[f"{o['n']:,}", f"{o['s']:.1f} s", f"{o['cpu']:.1f} s", f"{o['maps']:.0f} MB", f"{o['before']:.0f} MB", f"{o['most']:.0f} MB",
-              f"{o['most']-o['before']:.0f} MB", f"{o['peak']:.0f} MB"] for o in rows]
-    head = ["pictures", "time", "of a processor", "maps", "memory before", "at the most", "more", "with files that are mapped"]
+    mb = lambda *sizes: [f"{o:.0f} MB" for o in sizes]
+    lines = [[f"{o['n']:,}", f"{o['s']:.1f} s", f"{o['cpu']:.1f} s",
+              *mb(o["maps"], o["before"], o["most"], o["most"]-o["before"], o["peak"])] for o in rows]
+    head = ["pictures", "time", "of a processor", "maps", "memory before", "at the most", "more", "with mapped files"]
     text = table(head, lines)
     if len(rows) < 2: return text
     of = lambda k: exponent([o["n"] for o in rows], [o[k] for o in rows])
-    return f"{text}\n\ntime grows with the pictures to the power of {of('cpu'):.2f}, memory of {of('most'):.2f}"
+    return f"{text}\n\nto the power of the pictures: processor time {of('cpu'):.2f}, memory {of('most'):.2f}"
 
 
 if __name__ == "__main__":

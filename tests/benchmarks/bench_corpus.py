@@ -98,7 +98,8 @@ def main(argv):
     print(table(["words", "numbered in", "words a second", f"{UPDATES} updates", "own memory before", "at the most",
                  "with mapped files", "numbered before"],
                 [[f"{n/1e6:.1f} M", f"{a[1]:.0f} s", f"{n/a[1]:.0f}", f"{a[2]:.1f} s", f"{a[3]:.0f} MB",
-                  f"{a[4]:.0f} MB", f"{a[5]:.0f} MB", f"{b[4]:.0f} and {b[5]:.0f} MB, {b[1]:.2f} s"] for n, a, b in rows]))
+                  f"{a[4]:.0f} MB", f"{a[5]:.0f} MB", f"{b[4]:.0f} and {b[5]:.0f} MB, {b[1]:.2f} s"]
+                 for n, a, b in rows]))
     if len(rows) > 1:
         (n0, a0, _), (n1, a1, _) = rows[0], rows[-1]
         print(f"\nseconds grow with words to the power of {math.log(a1[1]/a0[1])/math.log(n1/n0):.2f}")

@@ -43,8 +43,9 @@ def rows(n, epochs=2):
     torch.manual_seed(0)
     x = torch.randn(n, 10)
     y = x[:, :1].sin()
-    lrnr = lambda x, y: tensor_learner(x, y, nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1)), nn.MSELoss(),
-                                       bs=min(len(x), 4096))
+    def lrnr(x, y):
+        net = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1))
+        return tensor_learner(x, y, net, nn.MSELoss(), bs=min(len(x), 4096))
     def fit(o, n):
         with o.no_bar(), o.no_logging(): o.fit(n)
     fit(lrnr(x[:1000], y[:1000]), 2)
@@ -128,7 +129,8 @@ def option(name, default):
 
 def main():
     print(machine(), end="\n\n")
-    parts = [("rows, an epoch and its validation", "rows a second", measure("rows", [10**k for k in range(3, int(option("--rows", 7))+1)])),
+    sizes = [10**k for k in range(3, int(option("--rows", 7))+1)]
+    parts = [("rows, an epoch and its validation", "rows a second", measure("rows", sizes)),
              ("texts, 60 words each", "words a second", measure("texts", [1, 4, 16, 64, 256, 1024]))]
     for o in parts: print(shown(*o), end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as d:
