@@ -109,6 +109,9 @@ def shown(name, unit, found):
     return table([name, "time", "exponent", unit, "memory more", "exponent"], lines)
 
 
+DATA = {"rows": (44, "the data themselves"), "pictures": (5760, "the maps, on the disk")}  # bytes of one
+
+
 def draw(parts, file):
     from matplotlib import pyplot as plt
     fig, axs = plt.subplots(2, len(parts), figsize=(3.2*len(parts), 5), layout="constrained", sharex="col")
@@ -117,9 +120,11 @@ def draw(parts, file):
         top.loglog(n, s, marker="o", color="C0")
         top.loglog(n, [s[-1]*o/n[-1] for o in n], "--", color="0.6", lw=1, label="in proportion")
         top.set(title=name, ylabel="processor seconds")
-        low.plot(n, more, marker="s", color="C1")
-        low.set(xscale="log", ylim=(0, max(*more, 10)*1.15), xlabel=name.split(",")[0], ylabel="MB more than before")
-        top.legend(frameon=False)
+        what = name.split(",")[0]
+        low.loglog(n, [max(o, 0.1) for o in more], marker="s", color="C1", label="needed")  # less is chance
+        if what in DATA: low.loglog(n, [o*DATA[what][0]/1e6 for o in n], ":", color="0.4", label=DATA[what][1])
+        low.set(xlabel=what, ylabel="MB more than before", ylim=(0.05, 1500))
+        for ax in (top, low): ax.legend(frameon=False, loc="upper left")
     fig.savefig(file, dpi=100)
 
 
