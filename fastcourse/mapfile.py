@@ -84,8 +84,8 @@ def _lock(f, file:Path) -> None:
     "Raises `InputError` where another process writes to `f`."
     try: import fcntl
     except ImportError: return # Windows has no such locks: there the user must see to it
-    try: fcntl.flock(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
-    except BlockingIOError:
+    try: fcntl.lockf(f, fcntl.LOCK_EX|fcntl.LOCK_NB) # unlike flock's, it does not live on in a loader's workers
+    except (BlockingIOError, PermissionError):
         raise InputError(f"another process writes {file} now; wait for it, or choose another name") from None
 
 _others = dict(model='another model', pictures='another list of pictures',

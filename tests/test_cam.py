@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -497,6 +498,7 @@ def test_half_precision_stays_half_on_the_disk(dls, files, tmp_path):
 
 def stop_after(lrnr, n, stop):
     "A hook that calls `stop` when the body is called for the (n+1)th time; it counts the calls in `calls`."
+    map_cells(lrnr.model[0])  # which runs the body, too, the first time
     def hook(*args):
         hook.calls += 1
         if hook.calls > n: stop()
@@ -552,6 +554,33 @@ def test_a_killed_process_is_gone_on_with(lrnr, files, tmp_path, capsys):
         assert_close(o.maps, plain.maps, **close)
         assert_close(o.logits, plain.logits, **close)
         assert (o.items, o.labels) == (plain.items, plain.labels)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    "And a worker of the loader that outlives its program for a moment holds nobody up."
+    about = dict.fromkeys(("model", "pictures", "preparation"), "x")
+    fork = multiprocessing.get_context("fork")
+    def refused():
+        try: MapFile(tmp_path/"maps.npz", about)
+        except InputError as e: os._exit("another process writes" in str(e))
+        os._exit(2)
+    def killed():
+        out = MapFile(tmp_path/"maps.npz", about)
+        fork.Process(target=time.sleep, args=(60,)).start()
+        worker.send(multiprocessing.active_children()[0].pid)
+        assert out.part.exists()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with MapFile(tmp_path/"maps.npz", about):
+        child = fork.Process(target=refused)
+        child.start()
+        child.join()
+        assert child.exitcode == 1
+    pid, worker = fork.Pipe(duplex=False)
+    child = fork.Process(target=killed)
+    child.start()
+    child.join()
+    with MapFile(tmp_path/"maps.npz", about) as out: assert out.n == 0
+    os.kill(pid.recv(), signal.SIGKILL)
 
 
 def test_what_was_begun_with_something_else_is_not_gone_on_with(path, lrnr, files, tmp_path):

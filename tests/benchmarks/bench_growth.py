@@ -123,7 +123,7 @@ def draw(parts, file):
         what = name.split(",")[0]
         low.loglog(n, [max(o, 0.1) for o in more], marker="s", color="C1", label="needed")  # less is chance
         if what in DATA: low.loglog(n, [o*DATA[what][0]/1e6 for o in n], ":", color="0.4", label=DATA[what][1])
-        low.set(xlabel=what, ylabel="MB more than before", ylim=(0.05, 1500))
+        low.set(xlabel=what, ylabel="MB more than before", ylim=(0.05, 30_000))
         for ax in (top, low): ax.legend(frameon=False, loc="upper left")
     fig.savefig(file, dpi=100)
 
