@@ -400,14 +400,15 @@ def show(self:CAMs,
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
-    maps,probs,predicted,idx = self.chosen(which),self.probs,self.predicted,self.class_idx(which).tolist()
-    top = _brightest(maps[picks])
+    probs,predicted,idx = self.probs,self.predicted,self.class_idx(which)
+    maps = self.maps[picks, idx[picks]] # no others, which may be on the disk
+    top = _brightest(maps)
     by_file = {} if boxes is None else boxes_by_file(boxes)
     fig,axs = plt.subplots(nrows, ncols, figsize=figsize or (2.2*ncols, 2.4*nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.set_axis_off()
-    for ax,i in zip(axs.flat, picks):
+    for ax,i,evidence in zip(axs.flat, picks, maps):
         im = self.picture(i)
-        heat = (self.enlarge(maps[i], im.shape[:2])/top).clamp(0, 1).numpy()
+        heat = (self.enlarge(evidence, im.shape[:2])/top).clamp(0, 1).numpy()
         ax.imshow(lay_over(im, heat, alpha, cmap))
         wrong = self.labels[i] is not None and predicted[i] != self.labels[i]
         ax.set_title(f'{self.vocab[idx[i]]} ({probs[i, idx[i]]:.2f})', fontsize=10,
