@@ -259,11 +259,11 @@ def checks_rates(
     """Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains.
 
     They also refuse what is no callback, a splitter that is no function, and a path that is none."""
-    made,add_cb = cls.__init__,cls.add_cb
-    @wraps(made)
+    add_cb = cls.add_cb
+    @wraps(cls.__init__)
     def init(self, *args, **kwargs):
         if kwargs.get('path') is not None: as_path('path', kwargs['path'])
-        made(self, *args, **kwargs)
+        super(cls, self).__init__(*args, **kwargs)
         check_lr(self.lr)
         check_function('splitter', self.splitter, 'from a model to lists of its parameters')
     @wraps(add_cb)
