@@ -66,7 +66,8 @@ class DataLearner(SharedLearner):
     def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
         if dl is None: dl = loader_of(self, ds_idx).new(shuffle=False, drop_last=False)
         check_data(self, ds_idx, dl)
-        return super().get_preds(ds_idx, dl, *args, **kwargs)
+        if args: return super().get_preds(ds_idx, dl, *args, **kwargs)
+        return super().get_preds(ds_idx=ds_idx, dl=dl, **kwargs) # as fastai's LMLearner wants it
     @wraps(Learner.show_results)
     def show_results(self, ds_idx=1, dl=None, *args, **kwargs):
         check_data(self, ds_idx, dl)
