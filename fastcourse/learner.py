@@ -174,9 +174,9 @@ def _fused_step(opt):
                   weight_decay=hyper['wd'] if decays else 0.)
             for s in states: s['step'] += 1
 
-def step(opt):
+def step(opt, fused=False):
     "`opt.step()`, `opt.zero_grad()`; torch's marks for its profiler take one eighth of an epoch of a small network."
-    if _can_fuse(opt):
+    if fused and _can_fuse(opt):
         _fused_step(opt)
         for p in itertools.chain(*opt.param_lists):
             if p.grad is not None: p.grad.zero_()
@@ -385,6 +385,7 @@ class QuickLearner(DataLearner):
 
     Who answers an event is looked up again after `add_cb` and `remove_cb`, and at the start of each fit."""
     validates = True # after this epoch
+    fused = False # fastai's Adam in one pass over the numbers, which rounds in another place?
     @wraps(Learner.__init__)
     def __init__(self, *args, **kwargs):
         self._forget()
@@ -476,9 +477,9 @@ class QuickLearner(DataLearner):
         self.loss = self.loss_grad = loss(self.loss_func, self.pred, self.yb) # fastai's copy is for those who change it
         if not self.training: return
         self.loss_grad.backward()
-        step(self.opt.opt if type(self.opt) is OptimWrapper else self.opt)
+        step(self.opt.opt if type(self.opt) is OptimWrapper else self.opt, self.fused)
 
-    def _step(self): _fused_step(self.opt) if _can_fuse(self.opt) else self.opt.step()
+    def _step(self): _fused_step(self.opt) if self.fused and _can_fuse(self.opt) else self.opt.step()
 
     def _set_device(self, b):
         if self._first[0] is not self.model: self._first = self.model,next(self.model.parameters())

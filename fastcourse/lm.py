@@ -201,6 +201,7 @@ def _load_tensors(load, file):
 class FastLMLearner(QuickLearner, LMLearner):
     "fastai's `LMLearner` with a `predict` that reads each word once, and a `load` that runs no code from the file."
     new_data = 'lrnr.dls = lm_dls(df, like=lrnr) gives it some'
+    fused = True
 
     def _set_device(self, b): # each of fastai's tensors asks about its type at every step, which takes longer than it
         return super()._set_device(tuple(map(_plain, b)))
