@@ -591,7 +591,6 @@ training = textwrap.dedent("""
     warnings.simplefilter("ignore")
     import torch
     from fastai.callback.core import Callback
-from fastai.callback.hook import hook_outputs
     from fastai.callback.tracker import SaveModelCallback
     from fastcourse.core import plain_bars
     from fastcourse.data import human_numbers
