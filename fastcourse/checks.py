@@ -257,8 +257,8 @@ def _check_metrics(metrics):
 def _check_moms(moms):
     three = isinstance(moms, (tuple, list, L)) and len(moms) == 3
     if not three or not all(isinstance(o, Real) and 0 <= o <= 1 for o in moms):
-        raise InputError(f"moms={moms!r} are no momenta for fit_one_cycle; give three numbers from 0 to 1, those of its "
-                         "start, its middle and its end, for example (0.95, 0.85, 0.95).")
+        raise InputError(f"moms={moms!r} are no momenta for fit_one_cycle; give three numbers from 0 to 1, those of "
+                         "its start, its middle and its end, for example (0.95, 0.85, 0.95).")
 
 def check_callback(cb) -> None:
     "Raises `InputError` for what is no callback of fastai, neither an object nor a class."
@@ -294,8 +294,8 @@ def checks_rates(
 ) -> type: # The same
     """Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains.
 
-    They also refuse what is no callback, and a loss, an optimiser, metrics, momenta, a weight decay, a splitter or a path
-    that are none."""
+    They also refuse what is no callback, and a loss, an optimiser, metrics, momenta, a weight decay, a splitter or a
+    path that are none."""
     add_cb = cls.add_cb
     @wraps(cls.__init__)
     def init(self, *args, **kwargs):

@@ -187,8 +187,9 @@ def lm_learner(
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
     if path is not None: dls.path = as_path('path', path)
     learned = pretrained or pretrained_fnames is not None
-    model,splitter = _network(dls, FastAWD_LSTM if arch in ('AWD_LSTM', AWD_LSTM) else arch, config, drop_mult, pretrained,
-                              backwards=backwards, pretrained_fnames=pretrained_fnames)
+    if arch in ('AWD_LSTM', AWD_LSTM): arch = FastAWD_LSTM
+    model,splitter = _network(dls, arch, config, drop_mult, pretrained, backwards=backwards,
+                              pretrained_fnames=pretrained_fnames)
     lrnr = FastLMLearner(dls, model, metrics=accuracy if metrics == 'accuracy' else metrics, alpha=alpha, beta=beta,
                          # without pretrained weights fine_tune may train all layers alike
                          path=path, **{'loss_func': CrossEntropyLossFlat(),
