@@ -11,12 +11,14 @@ import fastai.losses
 import math
 import numpy as np
 import torch
+from collections.abc import Callable
 from contextlib import contextmanager
-from fastai.basics import BaseLoss, Callback, CategoryMap, L, Metric, OptimWrapper
+from fastai.basics import AvgMetric, BaseLoss, Callback, CategoryMap, L, Metric, OptimWrapper
 from .core import InputError, as_path, check_function, check_number, check_whole
 from .tensors import first_line
 from functools import partial, wraps
 from inspect import isfunction, signature
+from numbers import Real
 from torch import Tensor, nn
 
 # %% ../nbs/02_checks.ipynb #828196d4
@@ -224,6 +226,40 @@ def check_lr(
     if not len(lrs): raise InputError(f"{name}={lr!r} is empty; give a learning rate, or one for each group of layers.")
     for o in lrs: check_number(name, o, 0, above=above)
 
+def check_loss(
+    loss_func:Callable, # A loss of torch or fastai, or any function
+) -> None:
+    "Raises `InputError` for what is no function, or one that only makes a loss."
+    maker = isfunction(loss_func) and loss_func.__module__ == fastai.losses.__name__ # MSELossFlat is a function
+    if maker or isinstance(loss_func, type):
+        raise InputError(f"loss_func={loss_func.__name__} only makes a loss; pass {loss_func.__name__}().")
+    if not callable(loss_func):
+        raise InputError(f"loss_func={loss_func!r} is no function; pass one, for example MSELossFlat().")
+
+def check_optimizer(
+    opt_func:Callable, # fastai's `Adam`, or `partial(OptimWrapper, opt=…)` with one of torch
+) -> None:
+    "Raises `InputError` for what makes no optimiser that fastai can use."
+    made = opt_func.func if isinstance(opt_func, partial) else opt_func
+    if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
+        name = made.__name__
+        raise InputError(f"opt_func={name} is torch's; pass partial(OptimWrapper, opt=torch.optim.{name}).")
+    if not callable(made) and not isinstance(made, OptimWrapper):
+        raise InputError(f"opt_func={opt_func!r} is no optimiser; pass one of fastai's, for example Adam.")
+
+def _check_metrics(metrics):
+    "What fastai has made of them"
+    for m in metrics:
+        if isinstance(m, AvgMetric) and not callable(m.func):
+            raise InputError(f"metrics has {m.func!r}, which is no function of the output and y; pass those of fastai, "
+                             "for example accuracy.")
+
+def _check_moms(moms):
+    three = isinstance(moms, (tuple, list, L)) and len(moms) == 3
+    if not three or not all(isinstance(o, Real) and 0 <= o <= 1 for o in moms):
+        raise InputError(f"moms={moms!r} are no momenta for fit_one_cycle; give three numbers from 0 to 1, those of "
+                         "its start, its middle and its end, for example (0.95, 0.85, 0.95).")
+
 def check_callback(cb) -> None:
     "Raises `InputError` for what is no callback of fastai, neither an object nor a class."
     if isinstance(cb, Callback) or isinstance(cb, type) and issubclass(cb, Callback): return
@@ -258,13 +294,19 @@ def checks_rates(
 ) -> type: # The same
     """Its learners refuse a learning rate that is no finite number, when they are made and wherever fastai trains.
 
-    They also refuse what is no callback, a splitter that is no function, and a path that is none."""
-    made,add_cb = cls.__init__,cls.add_cb
-    @wraps(made)
+    They also refuse what is no callback, and a loss, an optimiser, metrics, momenta, a weight decay, a splitter or a
+    path that are none."""
+    add_cb = cls.add_cb
+    @wraps(cls.__init__)
     def init(self, *args, **kwargs):
         if kwargs.get('path') is not None: as_path('path', kwargs['path'])
-        made(self, *args, **kwargs)
+        super(cls, self).__init__(*args, **kwargs)
         check_lr(self.lr)
+        check_loss(self.loss_func)
+        check_optimizer(self.opt_func)
+        _check_metrics(self.metrics)
+        _check_moms(self.moms)
+        if self.wd is not None: check_lr(self.wd, 'wd')
         check_function('splitter', self.splitter, 'from a model to lists of its parameters')
     @wraps(add_cb)
     def add(self, cb):
@@ -276,18 +318,9 @@ def checks_rates(
 
 def check_settings(loss_func, valid, lr, opt_func, validate_every) -> None:
     "Raises `InputError` for a setting of `tensor_learner` that cannot be right, whatever the data."
-    maker = isfunction(loss_func) and loss_func.__module__ == fastai.losses.__name__ # MSELossFlat is a function
-    if maker or isinstance(loss_func, type):
-        raise InputError(f"loss_func={loss_func.__name__} only makes a loss; pass {loss_func.__name__}().")
-    if loss_func is not None and not callable(loss_func):
-        raise InputError(f"loss_func={loss_func!r} is no function; pass one, for example MSELossFlat().")
+    if loss_func is not None: check_loss(loss_func)
     if valid is not None and not (isinstance(valid, (tuple, list)) and len(valid) == 2 and valid[1] is not None):
         raise InputError("valid must be a pair (x, y).")
     check_lr(lr, above=0)
-    made = opt_func.func if isinstance(opt_func, partial) else opt_func
-    if isinstance(made, type) and issubclass(made, torch.optim.Optimizer):
-        name = made.__name__
-        raise InputError(f"opt_func={name} is torch's; pass partial(OptimWrapper, opt=torch.optim.{name}).")
-    if not callable(made) and not isinstance(made, OptimWrapper):
-        raise InputError(f"opt_func={opt_func!r} is no optimiser; pass one of fastai's, for example Adam.")
+    check_optimizer(opt_func)
     check_whole('validate_every', validate_every, 0)

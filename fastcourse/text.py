@@ -135,7 +135,7 @@ def _network(dls, arch, config, drop_mult, pretrained, **kwargs):
     from fastai.text.learner import _model_meta, language_model_learner
     if arch not in _model_meta: raise InputError(f"{arch=}: fastai has no such language model; give AWD_LSTM.")
     try:
-        theirs = language_model_learner(dls, arch, config, drop_mult=drop_mult or 1e-9, pretrained=pretrained, **kwargs)
+        theirs = language_model_learner(dls, arch, config, drop_mult=drop_mult, pretrained=pretrained, **kwargs)
     except OSError as e:
         raise InputError(f"The pretrained weights cannot be had ({e}): without a network, give pretrained_fnames ("
                          "names of a weight and a vocabulary file in 'models') or pretrained=False.") from e
@@ -181,14 +181,15 @@ def lm_learner(
     from fastai.text.data import LMDataLoader
     from fastai.text.models.awdlstm import AWD_LSTM
     from fastai.torch_core import trainable_params
-    from fastcourse.lm import FastLMLearner, check_length
+    from fastcourse.lm import FastAWD_LSTM, FastLMLearner, check_length
     if not isinstance(dls.train, LMDataLoader):
         raise InputError("These DataLoaders are not for a language model: make them with is_lm=True.")
     for name,dl in (('train', dls.train), ('valid', dls.valid)): check_length(dl, name, dl.bs, dl.seq_len)
     if path is not None: dls.path = as_path('path', path)
     learned = pretrained or pretrained_fnames is not None
-    model,splitter = _network(dls, AWD_LSTM if arch == 'AWD_LSTM' else arch, config, drop_mult, pretrained,
-                              backwards=backwards, pretrained_fnames=pretrained_fnames)
+    if arch in ('AWD_LSTM', AWD_LSTM): arch = FastAWD_LSTM
+    model,splitter = _network(dls, arch, config, drop_mult, pretrained, backwards=backwards,
+                              pretrained_fnames=pretrained_fnames)
     lrnr = FastLMLearner(dls, model, metrics=accuracy if metrics == 'accuracy' else metrics, alpha=alpha, beta=beta,
                          # without pretrained weights fine_tune may train all layers alike
                          path=path, **{'loss_func': CrossEntropyLossFlat(),
@@ -225,12 +226,12 @@ def load_lm(
     about,tensors = read_lm(folder)
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
-    from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_split
+    from fastai.text.models.awdlstm import awd_lstm_lm_split
     from fastai.text.models.core import get_language_model
-    from fastcourse.lm import FastLMLearner, bare_dls, tokenizer_of
+    from fastcourse.lm import FastAWD_LSTM, FastLMLearner, bare_dls, tokenizer_of
     try: dls = bare_dls(tokenizer_of(about['tokenizer']), about['vocab'])
     except InputError as e: raise InputError(f"{str(folder)!r}: {e}") from e
-    model = get_language_model(AWD_LSTM, len(about['vocab']), about['config'])
+    model = get_language_model(FastAWD_LSTM, len(about['vocab']), about['config'])
     for name,p in model.named_parameters(): p.data.copy_(tensors[name])
     model.reset() # the working copies of the recurrent weights
     return FastLMLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split, metrics=accuracy,

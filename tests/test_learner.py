@@ -1,5 +1,6 @@
 """`tensor_learner`: the same numbers as a loop by hand and as fastai, everything a Learner can do, and bad input."""
 import contextlib
+import copy
 import io
 import math
 import pickle
@@ -12,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from fastai.basics import (SGD, BCELossFlat, BCEWithLogitsLossFlat, Callback, CancelBackwardException,
+from fastai.basics import (SGD, Adam, BCELossFlat, BCEWithLogitsLossFlat, Callback, CancelBackwardException,
                            CancelBatchException, CancelEpochException, CancelFitException, CancelStepException,
-                           CancelTrainException, CancelValidException, CrossEntropyLossFlat, DataLoaders, Learner,
-                           MSELossFlat, OptimWrapper, Recorder, Transform, default_device, load_learner)
+                           CancelTrainException, CancelValidException, CrossEntropyLossFlat, DataLoaders, L1LossFlat,
+                           Learner, MSELossFlat, OptimWrapper, Recorder, Transform, default_device, load_learner)
 from fastai.callback.all import (CSVLogger, EarlyStoppingCallback, GradientAccumulation, GradientClip, ProgressCallback,
                                  ReduceLROnPlateau, SaveModelCallback, ShowGraphCallback, TerminateOnNaNCallback)
 from fastai.callback.core import _events, _inner_loop
@@ -196,6 +197,43 @@ def test_equals_fastai(fit, loss_func):
     np.testing.assert_allclose(b.losses, torch.stack(a.losses), rtol=5e-7)
     assert (a.lrs, a.iters) == (b.lrs, b.iters)
     assert hasattr(a, "hps") == hasattr(b, "hps") and getattr(a, "hps", 0) == getattr(b, "hps", 0)
+
+
+@pytest.mark.parametrize("loss_func", [MSELossFlat(), L1LossFlat(), BCEWithLogitsLossFlat()], ids=str)
+@pytest.mark.parametrize("target", [torch.Tensor.float, torch.Tensor.int])
+def test_fastais_losses_without_its_tensors(loss_func, target):
+    x, y = points()
+    lrnr = tensor_learner(x, target(y.clamp(0, 1).round()), linear(), loss_func)
+    quiet(lrnr.fit, 1)
+    with torch.no_grad(): want = loss_func(lrnr.model(x), lrnr.dls.train_ds.tensors[1])
+    assert history(lrnr).valid_loss.item() == want.item()
+
+
+def test_the_fused_adam_keeps_fastais_state(monkeypatch):
+    "Weight decay, none for biases, a layer that gets no gradient, one that is frozen, and the state of a file."
+    class Some(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.used, self.unused, self.norm, self.frozen = (*(nn.Linear(3, 3) for _ in range(2)), nn.BatchNorm1d(3),
+                                                              nn.Linear(3, 1))
+            self.frozen.requires_grad_(False)
+        def forward(self, x): return self.frozen(self.used(self.norm(x)))
+    monkeypatch.setattr(TensorLearner, "fused", True)
+    x, y = points()
+    states, weights = [], []
+    for make in (partial(stock, opt_func=Adam), tensor_learner):
+        lrnr = make(x, y, Some(), nn.MSELoss(), wd=0.3, lr=0.1)
+        quiet(lrnr.fit, 2)
+        lrnr.opt.load_state_dict(copy.deepcopy(lrnr.opt.state_dict()))
+        quiet(lrnr.fit, 3)
+        states.append(lrnr.opt.state_dict())
+        weights.append(lrnr.model.state_dict())
+    assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
+    assert states[0]["hypers"] == states[1]["hypers"]
+    assert_close(*[[{k: v for k, v in o.items() if v is not None} for o in s["state"]] for s in states],
+                 rtol=1e-5, atol=1e-6)
+    assert [o.get("step") for o in states[1]["state"]].count(5) == 4  # weight and bias of two layers
 
 
 # What a callback sees
@@ -1227,6 +1265,8 @@ def cases():
         **{f"cbs {o}": (dict(cbs=o), "no callback") for o in (3, "early", [Callback, 3], nn.Tanh)},
         **{f"splitter {o}": (dict(splitter=o), "splitter=.* is no function") for o in (3, "body")},
         "path": (dict(path=3), "path=3 is no folder"),
+        **{f"moms {o}": (dict(moms=o), "moms=.* are no momenta") for o in (3, (0.9, 0.9), (0.9, 2, 0.9), "abc", None)},
+        "wd": (dict(wd="a"), "wd='a' must be"),
         "x column twice": (dict(x=table.set_axis(list("aba"), axis=1)), "x has two columns 'a'"),
         "y column twice": (dict(y=table.set_axis(list("bba"), axis=1)), "y has two columns 'b'"),
     }

@@ -17,17 +17,19 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.hook import hook_outputs
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_learner
 from fastai.text.core import BaseTokenizer
 from fastai.text.data import TextDataLoaders
 from fastai.text.learner import LMLearner, language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
+from fastai.text.models.core import get_language_model
 from torch.testing import assert_close
 
 from fastcourse.core import InputError
 from fastcourse.generate import *
-from fastcourse.lm import FastLMLearner, LinearTokenizer, config_of
+from fastcourse.lm import FastAWD_LSTM, FastLMLearner, LinearTokenizer, config_of
 from fastcourse.text import *
 from lms import *
 
@@ -119,6 +121,10 @@ def test_empty_rows_are_left_out_aloud():
         (dict(path=3), "path=3 is no folder"), (dict(text_col=["text"]), "no column ['text']"),
         *[(dict(pretrained_fnames=o), f"pretrained_fnames={o!r}: give two names")
           for o in ("a", "ab", ["a"], [], ["a", "b", "c"], [1, 2], 3)],
+        (dict(metrics="a"), "metrics has 'a', which is no function"), (dict(metrics=[len, 3]), "metrics has 3"),
+        (dict(moms=3), "moms=3 are no momenta"), (dict(moms=(.8, "a", .8)), "moms=(0.8, 'a', 0.8)"),
+        (dict(loss_func=3), "loss_func=3 is no function"), (dict(loss_func=torch.nn.MSELoss), "MSELoss only makes a"),
+        (dict(opt_func=3), "opt_func=3 is no optimiser"), (dict(wd="a"), "wd='a' must be"),
         (dict(arch=torch.nn.Linear), "fastai has no such language model"),
         (dict(drop_mult="a"), "drop_mult='a' must be"), (dict(drop_mult=-1), "drop_mult=-1 must be"),
         (dict(drop_mult=99), "drop_mult=99 makes output_p=0.1 a dropout of 9.9"))],
@@ -190,6 +196,63 @@ def test_a_fit_after_an_interrupt_starts_with_clean_gradients():
     assert any(p.grad is not None and p.grad.any() for p in lrnr.model.parameters())
     lrnr.fit(1, cbs=Look())
     assert not any(seen[0])
+
+
+# the network
+
+def networks(drop, **config):
+    "fastai's network and ours with the same weights, for 12 words"
+    config = {**awd_lstm_lm_config, "emb_sz": 24, "n_hid": 16, "n_layers": 1, **config}
+    theirs, ours = (get_language_model(o, 12, config, drop) for o in (AWD_LSTM, FastAWD_LSTM))
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def trained_on(model, batches):
+    "Outputs and gradients of two batches, the second one with the state after the first, then of an evaluation"
+    torch.manual_seed(1)
+    model.train()
+    model.reset()
+    outs = [o for x in batches for o in model(x)]
+    sum((o*torch.arange(o.numel()).view(o.shape).cos()).sum() for o in outs).backward()
+    model.eval()
+    with torch.no_grad(): outs += model(batches[0])
+    return outs, {k: p.grad for k, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("drop, config, read", [
+    (1., dict(input_p=0.), 3), (1e-9, dict(input_p=0., n_layers=3), 3), (1., dict(n_layers=3), 1),
+    (1., dict(input_p=0., tie_weights=False, out_bias=False, pad_token=3), 3), (1., dict(emb_sz=12), 0)], ids=str)
+def test_the_network_is_fastais(drop, config, read, monkeypatch):
+    "Also where it reads words, which it does in `read` of three batches"
+    quick, seen = FastAWD_LSTM._may_read_words, []
+    monkeypatch.setattr(FastAWD_LSTM, "_may_read_words", lambda self, x: seen.append(quick(self, x)) or seen[-1])
+    torch.manual_seed(0)
+    batches = torch.randint(0, 12, (2, 4, 30))
+    theirs, ours = map(functools.partial(trained_on, batches=batches), networks(drop, **config))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert sum(seen) == read
+
+
+def test_without_dropout_no_random_number_is_drawn():
+    "In fastai a dropout of 0 cannot be trained"
+    _, model = networks(0.)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        model(torch.randint(0, 12, (4, 30), generator=torch.Generator().manual_seed(0)))[0].sum().backward()
+        model.reset()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {v for k, v in config_of(model).items() if k.endswith("_p")} == {0.}
+
+
+def test_who_looks_into_a_layer_sees_what_fastai_gives_it():
+    _, model = networks(0.)
+    x = torch.randint(0, 12, (4, 30))
+    want = model(x)[0]
+    model.reset()
+    with hook_outputs([model[0].encoder_dp, model[0].rnns[0]], detach=False) as hooks:
+        torch.testing.assert_close(model(x)[0], want)
+        assert hooks.stored[0].shape == (4, 30, 24) and hooks.stored[1][0].shape == (4, 30, 24)
 
 
 # what a file holds

@@ -534,6 +534,8 @@ def test_what_is_no_learner(bad, tmp_path):
 
 
 @pytest.mark.parametrize("kw, word", [(dict(splitter=3), "splitter=3 is no function"), (dict(cbs=3), "no callback"),
+                                      (dict(metrics="a"), "metrics has 'a'"), (dict(moms=3), "moms=3 are no momenta"),
+                                      (dict(loss_func=3), "loss_func=3 is no function"),
                                       (dict(dls=None), "dls is of type NoneType"), (dict(weights=3), "no file"),
                                       (dict(path=3), "path=3 is no folder")])
 def test_settings_of_the_learner(few, kw, word):
