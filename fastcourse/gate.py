@@ -29,10 +29,10 @@ def bound_port(
             sock.close()
             if e.errno == errno.EADDRINUSE and not port: continue
             if e.errno == errno.EADDRINUSE:
-                raise InputError(f"port {o} is in use by another program; give another --port, or --port 0 for the "
-                                 "next that is free") from None
-            raise InputError(f"port {o} of {host} cannot be taken ({e.strerror}); give another --port") from None
-    raise InputError(f"the ports {_first_port} to {_first_port+_tries-1} are all in use; give another --port")
+                raise InputError(f"port {o} is in use by another program; give another port, or port 0 for the next "
+                                 "that is free") from None
+            raise InputError(f"port {o} of {host} cannot be taken ({e.strerror}); give another port") from None
+    raise InputError(f"the ports {_first_port} to {_first_port+_tries-1} are all in use; give another port")
 
 # %% ../nbs/14b_gate.ipynb #859ab66f
 _page = re.compile(r'/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*|'
