@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from .core import *
 
 # %% ../nbs/14b_gate.ipynb #03830fd0
-_first_port,_tries = 7860,100
+_first_port,_tries,_backlog = 7860,100,100
 
 def bound_port(
     host:str, # Address of this machine to listen on
     port:int=7860, # 0 takes the first that is free, from 7860 on
-) -> socket.socket: # Bound and not yet listening
+) -> socket.socket: # It listens, so nobody else can take the port while models are loaded
     "A socket for a server. Raises `InputError` where the port is in use, or may not be taken."
     check_whole('port', port, 0, 65535)
     for o in [port] if port else range(_first_port, _first_port+_tries):
@@ -24,6 +24,7 @@ def bound_port(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, o))
+            sock.listen(_backlog)
             return sock
         except OSError as e:
             sock.close()

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from test_docs import browser, quiet  # noqa: F401  a fixture
+from chromium import quiet
+from test_docs import browser  # noqa: F401  a fixture
 
 from fastcourse import editions as room
 from fastcourse.core import InputError
