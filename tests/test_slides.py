@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import nbformat
+import pandas as pd
 import pytest
 from chromium import quiet
 from test_docs import browser  # noqa: F401  a fixture
@@ -46,19 +48,37 @@ def test_a_folder_slides_is_not_written_over(tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ["slides"]
 
 
+def long_cell():
+    "What a training leaves: a table of twenty lines, below a line of code that is wider than a slide."
+    cell = nbformat.v4.new_code_cell("x = 1   #" + " and so on"*20, id="long", metadata=dict(slideshow=dict(
+        slide_type="slide")))
+    table = pd.DataFrame(dict(epoch=range(20), train_loss=0.5)).to_html(index=False)
+    cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": table})]
+    return cell
+
+
+@pytest.fixture(scope="module")
+def decks(tmp_path_factory):
+    "The first slides of a lesson in both languages, made by one call of nbconvert."
+    folder = tmp_path_factory.mktemp("decks")
+    for lang in ("en", "ko"):
+        nb = lesson_notebook("03_embedding_space", lang, "slides")
+        nb["cells"][20:] = [c for c in nb["cells"] if "play" in c["metadata"].get("tags", [])] + [long_cell()]
+        (folder/f"{lang}.ipynb").write_text(json.dumps(nb), "utf-8")
+    deck_files(folder)
+    called = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", "slides/config.json", "en.ipynb",
+              "ko.ipynb"]
+    r = subprocess.run(called, cwd=folder, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    return folder
+
+
 @with_files
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_a_deck_in_a_browser(browser, tmp_path, lang):  # noqa: F811
+def test_a_deck_in_a_browser(browser, decks, lang):  # noqa: F811
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
-    nb = lesson_notebook("03_embedding_space", lang, "slides")
-    nb["cells"][20:] = [c for c in nb["cells"] if "play" in c["metadata"].get("tags", [])]
-    (tmp_path/"deck.ipynb").write_text(json.dumps(nb), "utf-8")
-    deck_files(tmp_path)
-    called = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", "slides/config.json", "deck.ipynb"]
-    r = subprocess.run(called, cwd=tmp_path, capture_output=True, text=True)
-    assert r.returncode == 0, r.stderr
-    browser.get((tmp_path/"deck.slides.html").as_uri())
+    browser.get((decks/f"{lang}.slides.html").as_uri())
     until = WebDriverWait(browser, 120).until
     until(lambda d: d.execute_script("return !!window.Reveal && Reveal.isReady()"))
     def place(): return browser.execute_script("const o = Reveal.getIndices(); return [o.h, o.v]")
@@ -72,4 +92,10 @@ def test_a_deck_in_a_browser(browser, tmp_path, lang):  # noqa: F811
     until(lambda d: d.execute_script(f"return {formulas}") > 10)
     assert browser.execute_script("return document.querySelectorAll('[data-mml-node=merror]').length") == 0
     assert "play_letters(" not in browser.page_source and "import *" in browser.page_source
-    quiet(browser, tmp_path.as_uri())
+    browser.execute_script("Reveal.slide(Reveal.getHorizontalSlides().length-1)")
+    slide = "document.querySelector('.slides > section.present')"
+    until(lambda d: d.execute_script(f"return {slide}.textContent.includes('and so on')"))
+    fits = "return {0}.scrollHeight <= {0}.clientHeight && {0}.scrollWidth <= {0}.clientWidth"
+    assert browser.execute_script(fits.format(slide))
+    assert browser.execute_script(f"return (o => o.scrollWidth <= o.clientWidth)({slide}.querySelector('pre'))")
+    quiet(browser, decks.as_uri())
