@@ -1,14 +1,17 @@
 """Slides: nbconvert makes decks that ask no other host, with the settings and files that stand beside them."""
 import importlib.util
+import io
 import json
 import re
 import subprocess
 import sys
+from base64 import b64encode
 
 import nbformat
 import pandas as pd
 import pytest
 from chromium import quiet
+from PIL import Image
 from test_docs import browser  # noqa: F401  a fixture
 
 from fastcourse import editions as room
@@ -48,13 +51,15 @@ def test_a_folder_slides_is_not_written_over(tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ["slides"]
 
 
-def long_cell():
-    "What a training leaves: a table of twenty lines, below a line of code that is wider than a slide."
-    cell = nbformat.v4.new_code_cell("x = 1   #" + " and so on"*20, id="long", metadata=dict(slideshow=dict(
-        slide_type="slide")))
+def long_cells():
+    "What a training leaves, a table of twenty lines, and a large picture; above both code that is wider than a slide."
     table = pd.DataFrame(dict(epoch=range(20), train_loss=0.5)).to_html(index=False)
-    cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": table})]
-    return cell
+    Image.new("RGB", (900, 600), "grey").save(picture := io.BytesIO(), "png")
+    for i, data in enumerate(({"text/html": table}, {"image/png": b64encode(picture.getvalue()).decode()})):
+        cell = nbformat.v4.new_code_cell("x = 1   #" + " and so on"*20 + "\nx += 1"*12, id=f"long{i}")
+        cell.metadata.slideshow = dict(slide_type="slide")
+        cell.outputs = [nbformat.v4.new_output("display_data", data)]
+        yield cell
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def decks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("decks")
     for lang in ("en", "ko"):
         nb = lesson_notebook("03_embedding_space", lang, "slides")
-        nb["cells"][20:] = [c for c in nb["cells"] if "play" in c["metadata"].get("tags", [])] + [long_cell()]
+        nb["cells"][20:] = [c for c in nb["cells"] if "play" in c["metadata"].get("tags", [])] + [*long_cells()]
         (folder/f"{lang}.ipynb").write_text(json.dumps(nb), "utf-8")
     deck_files(folder)
     called = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", "slides/config.json", "en.ipynb",
@@ -92,10 +97,10 @@ def test_a_deck_in_a_browser(browser, decks, lang):  # noqa: F811
     until(lambda d: d.execute_script(f"return {formulas}") > 10)
     assert browser.execute_script("return document.querySelectorAll('[data-mml-node=merror]').length") == 0
     assert "play_letters(" not in browser.page_source and "import *" in browser.page_source
-    browser.execute_script("Reveal.slide(Reveal.getHorizontalSlides().length-1)")
     slide = "document.querySelector('.slides > section.present')"
-    until(lambda d: d.execute_script(f"return {slide}.textContent.includes('and so on')"))
-    fits = "return {0}.scrollHeight <= {0}.clientHeight && {0}.scrollWidth <= {0}.clientWidth"
-    assert browser.execute_script(fits.format(slide))
-    assert browser.execute_script(f"return (o => o.scrollWidth <= o.clientWidth)({slide}.querySelector('pre'))")
+    for last in (1, 2):
+        browser.execute_script(f"Reveal.slide(Reveal.getHorizontalSlides().length-{last})")
+        until(lambda d: d.execute_script(f"return {slide}.querySelector({['img', 'table'][last-1]!r}) !== null"))
+        fits = "(o => o.scrollHeight <= o.clientHeight && o.scrollWidth <= o.clientWidth)"
+        assert browser.execute_script(f"return {fits}({slide}) && {fits}({slide}.querySelector('pre'))"), last
     quiet(browser, decks.as_uri())
