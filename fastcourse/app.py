@@ -182,7 +182,7 @@ pinned: false
 {what}, trained with fastcourse {version}. The model lies in `model` as safetensors and JSON; none of it is run as code.
 
 To start it on your machine: `pip install -r requirements.txt`, then `python app.py`, and open http://127.0.0.1:7860.
-Where no package index has fastcourse, write in requirements.txt where it is: `fastcourse[app] @ ` and the URL of its wheel.
+Where no package index has fastcourse, write in requirements.txt where its wheel is: `fastcourse[app] @ URL`.
 '''
 
 def space(
