@@ -20,10 +20,13 @@ from .panels import Labels, live_file
 # %% ../nbs/14e_app.ipynb #84c9c128
 _most_models,_most_examples = 12,8
 
-def _gradio() -> ModuleType:
-    "gradio, which asks nobody for anything. Raises `InputError` where it is not installed."
+def _need_gradio() -> None:
+    "Raises `InputError` where gradio is not installed."
     if find_spec('gradio') is None:
         raise InputError("the live page needs gradio, which is not installed: pip install 'fastcourse[app]'")
+
+def _gradio() -> ModuleType:
+    "gradio, which asks nobody for anything."
     for name in ('GRADIO_ANALYTICS_ENABLED', 'GRADIO_RUN_HISTORY', 'GRADIO_SHARE'): os.environ[name] = 'False'
     os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
     import gradio
@@ -116,8 +119,8 @@ def _asgi(gr, page, label) -> Callable:
                                css=live_file('app.css'), head=live_file('head.html'), i18n=gr.I18n(**label.tables()))
 
 def _port() -> int:
-    "What the environment says, as in a Space."
-    given = os.environ.get('GRADIO_SERVER_PORT', '7860')
+    "What the environment says, as in a Space; else in a notebook the next that is free, since cells run again."
+    given = os.environ.get('GRADIO_SERVER_PORT', '0' if is_notebook() else '7860')
     if not given.isdecimal(): raise InputError(f"GRADIO_SERVER_PORT={given!r} must be a whole number.")
     return int(given)
 
@@ -127,7 +130,7 @@ def app(
     title:str|None=None, # Heading of the page
     names:Sequence[str]|None=None, # What the codes of a small network are called
     examples=None, # Pictures that a visitor of a classifier can begin with: a folder, or a list of files
-    port:int|None=None, # Of the page; 0 takes the next that is free. By default GRADIO_SERVER_PORT, else 7860
+    port:int|None=None, # By default GRADIO_SERVER_PORT, else 7860; 0 takes the next that is free, as a notebook does
     share_on_network:bool=False, # Let other machines see the page, too
 ) -> Running: # Its `url`, and `close()`
     """Show trained models in a live page: what it can show depends on what they are.
@@ -142,11 +145,11 @@ def app(
     if len(models) > _most_models:
         raise InputError(f"{len(models)} models are too many for one page; give {_most_models} or less.")
     if not isinstance(title, (str, type(None))): raise InputError(f"title={title!r} must be a text.")
-    gr,given = _gradio(),_pictures(examples)
-    host = '0.0.0.0' if share_on_network else '127.0.0.1'
-    sock = bound_port(host, _port() if port is None else port) # before models are loaded, which takes seconds
+    _need_gradio()
+    given,host = _pictures(examples),'0.0.0.0' if share_on_network else '127.0.0.1'
+    sock = bound_port(host, _port() if port is None else port) # before gradio and models are loaded: that takes seconds
     try:
-        made = []
+        gr,made = _gradio(),[]
         for o in models:
             folder = as_path('models', o) if isinstance(o, (str, Path)) else None
             lrnr,kind = (o, _kind_of(o)) if folder is None else _loaded(folder)
@@ -179,6 +182,7 @@ pinned: false
 {what}, trained with fastcourse {version}. The model lies in `model` as safetensors and JSON; none of it is run as code.
 
 To start it on your machine: `pip install -r requirements.txt`, then `python app.py`, and open http://127.0.0.1:7860.
+Where no package index has fastcourse, write in requirements.txt where its wheel is: `fastcourse[app] @ URL`.
 '''
 
 def space(

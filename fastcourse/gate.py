@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from .core import *
 
 # %% ../nbs/14b_gate.ipynb #03830fd0
-_first_port,_tries = 7860,100
+_first_port,_tries,_backlog = 7860,100,100
 
 def bound_port(
     host:str, # Address of this machine to listen on
     port:int=7860, # 0 takes the first that is free, from 7860 on
-) -> socket.socket: # Bound and not yet listening
+) -> socket.socket: # It listens, so nobody else can take the port while models are loaded
     "A socket for a server. Raises `InputError` where the port is in use, or may not be taken."
     check_whole('port', port, 0, 65535)
     for o in [port] if port else range(_first_port, _first_port+_tries):
@@ -24,15 +24,16 @@ def bound_port(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, o))
+            sock.listen(_backlog)
             return sock
         except OSError as e:
             sock.close()
             if e.errno == errno.EADDRINUSE and not port: continue
             if e.errno == errno.EADDRINUSE:
-                raise InputError(f"port {o} is in use by another program; give another --port, or --port 0 for the "
-                                 "next that is free") from None
-            raise InputError(f"port {o} of {host} cannot be taken ({e.strerror}); give another --port") from None
-    raise InputError(f"the ports {_first_port} to {_first_port+_tries-1} are all in use; give another --port")
+                raise InputError(f"port {o} is in use by another program; give another port, or port 0 for the next "
+                                 "that is free") from None
+            raise InputError(f"port {o} of {host} cannot be taken ({e.strerror}); give another port") from None
+    raise InputError(f"the ports {_first_port} to {_first_port+_tries-1} are all in use; give another port")
 
 # %% ../nbs/14b_gate.ipynb #859ab66f
 _page = re.compile(r'/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*|'

@@ -194,23 +194,23 @@ def layer_panel(
             lines,matrix = gr.HTML(),gr.HTML()
     shown = [lines, matrix, told]
 
-    def draw(now, *chosen):
+    def draw(request, now, *chosen):
         try: drawn = now.pictures(*chosen)
-        except InputError as e: return gr.skip(),gr.skip(),note(str(e))
+        except InputError as e: return gr.skip(),gr.skip(),note(sentence(e, language_of(request)))
         return (shown_figure(drawn[0], "What every layer gives, as lines"),
                 shown_figure(drawn[1], "The same as a matrix"), note())
-    def on_input(now, *chosen): return draw(now or net, *chosen)
-    def on_train(now, *chosen):
+    def on_input(request:gr.Request, now, *chosen): return draw(request, now or net, *chosen)
+    def on_train(request:gr.Request, now, *chosen):
         now = now or net.for_visitor()
         for losses in now.train(): yield now,shown_figure(draw_losses(losses), 'Loss'),*[gr.skip()]*(3+len(tables))
-        yield now,shown_figure(draw_losses(now.losses), 'Loss'),*draw(now, *chosen),*now.weights().values()
-    def on_again(*chosen): return None,'',*draw(net, *chosen),*net.weights().values()
+        yield now,shown_figure(draw_losses(now.losses), 'Loss'),*draw(request, now, *chosen),*now.weights().values()
+    def on_again(request:gr.Request, *chosen): return None,'',*draw(request, net, *chosen),*net.weights().values()
     def on_weight(name):
-        def change(now, table, *chosen):
+        def change(request:gr.Request, now, table, *chosen):
             now = now or net.for_visitor()
             try: now.set(name, table)
-            except InputError as e: return now,gr.skip(),gr.skip(),note(str(e))
-            return now,*draw(now, *chosen)
+            except InputError as e: return now,gr.skip(),gr.skip(),note(sentence(e, language_of(request)))
+            return now,*draw(request, now, *chosen)
         return change
 
     turn = lambda name: one_turn(name) | dict(show_progress='hidden')

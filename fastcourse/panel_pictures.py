@@ -114,7 +114,7 @@ def picture_problem(
     lang:str, # 'en' or 'ko'
 ) -> str:
     "What is wrong with a picture, for a visitor."
-    return say_in(lang, _problems[e.problem], detail=e.detail)
+    return say_in(lang, _problems[e.problem], detail=sentence(e.detail, lang))
 
 # %% ../nbs/14d_panel_pictures.ipynb #cecbf381
 def _take(examples:Sequence[Path]) -> str:
@@ -134,6 +134,7 @@ def _take(examples:Sequence[Path]) -> str:
             f'<button type="button" class="fc-snap" hidden>{both("take the picture")}</button>'
             + tell('large', "This file is larger than 10 MB, which is all that this page takes.")
             + tell('unread', "This file cannot be read.")
+            + tell('none', "There is no picture in what was pasted or dropped.")
             + tell('camera', "There is no camera here, or the browser does not let this page use it.")
             + (f'<div class="fc-examples">{"".join(thumbs)}</div>' if thumbs else '') + '</div>')
 

@@ -9,7 +9,7 @@ __all__ = ['Said', 'word_panel']
 import html, math, time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain
 import torch
 from .core import *
 from .generate import generate, perplexity, top_words
@@ -140,10 +140,11 @@ def word_panel(
     instead = gr.HTML('', js_on_load=live_file('pick.js'))
     outputs,sliders = [said, others, words, instead, told],[n, *drawing.values()]
 
-    def stream(now, n_words, values, first=''):
-        "The words on the page as they come, some at a time."
-        values,shown = _settings(lrnr, dict(zip(drawing, values))),0.
-        for now in now.go_on(lrnr, n_words, **values):
+    def stream(now, n_words, values, lang):
+        "The words on the page as they come, some at a time; and which words of the prompt the model does not know."
+        steps,shown = now.go_on(lrnr, n_words, **_settings(lrnr, dict(zip(drawing, values)))),0.
+        now,first = warned(lambda: next(steps, now), lang) # or a visitor's words would stand in the terminal
+        for now in chain([now], steps):
             if time.monotonic()-shown < 0.05: continue
             yield now,None,now.html(),'',note(first)
             shown = time.monotonic()
@@ -153,26 +154,25 @@ def word_panel(
         if why := _too_long(text, _most_prompt, lang): yield None,None,'','',note(why); return
         try:
             check_whole('n_words', n_words, 1, _most_words)
-            _,first = warned(lambda: top_words(lrnr, text, 1), lang)
-            yield from stream(Said(text.strip()), n_words, (temperature, top_k, top_p, min_p, seed), first)
+            yield from stream(Said(text.strip()), n_words, (temperature, top_k, top_p, min_p, seed), lang)
         except InputError as e: yield None,None,'','',note(sentence(e, lang))
-    def on_word(now, event:gr.EventData):
+    def on_word(now, event:gr.EventData, request:gr.Request):
         if now is None: return None,None,'','',note()
         at = picked(event, 'at', len(now.tokens))
-        found = now.instead(lrnr, at)
+        found,first = warned(lambda: now.instead(lrnr, at), language_of(request))
         dead = [i for i,(w,_) in enumerate(found) if w in silent]
         chosen = next((i for i,(w,_) in enumerate(found) if w == now.tokens[at]), -1)
-        return now,(at, [w for w,_ in found]),now.html(at),picks(found, chosen, dead),note()
+        return now,(at, [w for w,_ in found]),now.html(at),picks(found, chosen, dead),note(first)
     def on_other(now, found, n_words, temperature, top_k, top_p, min_p, seed, event:gr.EventData, request:gr.Request):
         if now is None or found is None: yield now,None,'','',note(); return
-        at,some = found
+        (at,some),lang = found,language_of(request)
         try:
             word = some[picked(event, 'at', len(some))]
             check_whole('n_words', n_words, 1, _most_words)
             if word in silent: raise InputError(f"{word!r} is no word that can be said here.")
             left = max(0, n_words-at-1)
-            yield from stream(now.take_back(at, word), left, (temperature, top_k, top_p, min_p, seed))
-        except InputError as e: yield now,None,now.html(),'',note(sentence(e, language_of(request)))
+            yield from stream(now.take_back(at, word), left, (temperature, top_k, top_p, min_p, seed), lang)
+        except InputError as e: yield now,None,now.html(),'',note(sentence(e, lang))
 
     turn = lambda name: one_turn(name) | dict(show_progress='hidden')
     running = [gr.on([go.click, prompt.submit], on_go, [prompt, *sliders], outputs, **turn('speak')),

@@ -101,15 +101,41 @@ def picked(
     return i
 
 # %% ../nbs/14c_panels.ipynb #6398b94e
-_unknown = re.compile(r"(?:prompt|text) has only words that the model does not know \((.*)\); it knows (.*)", re.S)
+# What other rooms say of what visitors do. Each has a Korean sentence; the first is in other words in English, too.
+_unknown = "{what} has only words that the model does not know ({words}); it knows {some}"
+_theirs = [
+    _unknown,
+    "{what} is no valid Unicode at letter {at}.",
+    "seed={value} must be a whole number; leave it empty for new words each time.",
+    "{name}={value} must be a whole number, {low} to {high}, the words of the vocabulary.",
+    "{name}={value} must be a whole number, {low} to {high}.",
+    "{name}={value} must be a finite number, {low} or more.",
+    "{name}={value} must be a finite number, above {low} and {high} or less.",
+    "The model's weights are no numbers (nan): its training went wrong, often by too large an lr.",
+    "this network answers with what is no number (NaN or infinity): its weights are damaged; train again",
+    "The network knows {names}; write one of them or more.",
+    "The network knows {names}; {letter} is none of them.",
+    "The network gives what is no number: change a weight back, or begin again.",
+    "{name} needs {n} numbers.",
+    "it is empty", "its first bytes are unknown", "it is an HTML page", "it is an SVG drawing", "it is an XML file",
+    "it is a PDF file", "it is JSON", "it is a TIFF picture", "it is {kind}",
+    "{width}x{height} pixels in {n} bytes", "{width}x{height} pixels, sent {n} times or more", "more than {n} pixels",
+    "values from {low} to {high}: how bright they are is not known", "a part of it is zero", "not enough memory",
+    "image file is truncated ({n} bytes not processed)", "image file is truncated", "Premature end of JPEG file",
+    "no size or no data", "broken data stream when reading image file"]
+_instead = {_unknown: "The model knows none of these words: {words}. It knows {some}"}
+
+def _pattern(sentence:str) -> str:
+    "A regular expression for a sentence with places."
+    return re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>.*?)', re.escape(sentence))
 
 def sentence(
-    e:Exception, # `InputError`
+    e:Exception|str, # `InputError`, or what it says
     lang:str, # 'en' or 'ko'
 ) -> str:
-    "What to tell a visitor."
-    if m := _unknown.match(str(e)):
-        return say_in(lang, "The model knows none of these words: {words}. It knows {some}", words=m[1], some=m[2])
+    "What to tell a visitor: in Korean what is met often, in English the rest."
+    for o in _theirs:
+        if m := re.fullmatch(_pattern(o), str(e), re.S): return say_in(lang, _instead.get(o, o), **m.groupdict())
     return str(e)
 
 def warned(

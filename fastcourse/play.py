@@ -32,6 +32,9 @@ def _widgets() -> ModuleType|None:
     return ipywidgets
 
 def _png(figure:Figure) -> bytes:
+    "The picture. It is laid out once: savefig would do it twice, and that takes longer than to draw."
+    figure.draw_without_rendering()
+    figure.set_layout_engine('none')
     f = io.BytesIO()
     figure.savefig(f, format='png', dpi=80)
     return f.getvalue()

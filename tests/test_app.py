@@ -3,7 +3,9 @@ import base64
 import io
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 import torch
+from chromium import FAKE_CAMERA, browser, chromium, look_as, quiet, wait
 from command import here
 from conftest import LONG, OFFLINE
 from PIL import Image
@@ -28,6 +31,7 @@ from fastcourse.app import app, space
 from fastcourse.bodies import find_arch
 from fastcourse.core import InputError
 from fastcourse.data import codes, human_numbers, letters
+from fastcourse.gate import bound_port
 from fastcourse.generate import generate
 from fastcourse.learner import tensor_learner
 from fastcourse.scenes import digit_scenes
@@ -35,8 +39,6 @@ from fastcourse.text import lm_learner, load_lm, save_lm
 from fastcourse.vision import cam_learner, folder_dls, save_classifier
 
 with_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: pip install -e '.[app]'")
-browser = pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")),
-                             reason="chromium and its driver are not installed")
 only_long = pytest.mark.skipif(not LONG, reason="takes minutes; make test-long")
 pytestmark = with_gradio
 
@@ -93,6 +95,7 @@ def live(folders, tmp_path_factory):
         yield page
         ours = re.findall(r'File ".*fastcourse/(?!__main__|cli).*', (tmp/"log").read_text())
         assert not ours, ours   # gradio traces what it refuses; an error of ours has our lines in it
+        assert "zzz" not in (tmp/"log").read_text(), "what visitors write is nobody's business"
     finally:
         p.terminate()
         p.wait(30)
@@ -168,12 +171,15 @@ def test_good_pictures_get_classes_and_maps(live, folders):
 
 @pytest.mark.parametrize("data, lang, what", [
     (b"<!doctype html><script>alert(1)</script>", "en", "This is no picture: it is an HTML page"),
-    (b"<!doctype html>", "ko-KR,ko;q=0.9", "그림 파일이 아닙니다"),
+    (b"<!doctype html>", "ko-KR,ko;q=0.9", "그림 파일이 아닙니다: HTML 문서"),
+    (b"\0\0\0\x18ftypheic"+bytes(16), "ko", "읽을 수 없습니다: HEIC 파일"),
+    (file_of(Image.effect_noise((64, 64), 90))[:2000], "ko", "손상된 그림입니다: 파일이 중간에 잘림"),
+    (file_of(Image.new("1", (6000, 5000))), "ko", "너무 큰 그림입니다: 가로 6000, 세로 5000 화소"),
     (b"", "en", "This is no picture: it is empty"),
     (file_of(Image.effect_noise((64, 64), 90))[:2000], "en", "This picture is damaged"),
     (file_of(Image.new("1", (6000, 5000))), "en", "too large for this page: 6000x5000"),
     (bytes(10_000_001), "en", "too large for this page: 10.0 MB"),
-], ids=["html", "korean", "empty", "broken", "pixels", "bytes"])
+], ids=["html", "html ko", "heic ko", "broken ko", "pixels ko", "empty", "broken", "pixels", "bytes"])
 def test_what_is_no_picture_is_a_sentence(live, data, lang, what):
     html = live.look(data, lang=lang)
     assert what in html and "alert(1)" not in html and "data:image" not in html
@@ -208,9 +214,16 @@ def test_the_page_says_what_generate_says(live, folders):
 
 @pytest.mark.parametrize("text, lang, what", [
     ("a"*100_000, "en", "This text has 100,000 letters; the page takes 5,000."), ("  ", "ko", "먼저 단어를"),
-    ("zzz", "en", "knows none of these words"), (None, "en", "Write a word"), ("zzz", "ko", "모델이 아는 단어가 없습니다")])
+    ("zzz", "en", "knows none of these words"), (None, "en", "Write a word"), ("zzz", "ko", "모델이 아는 단어가 없습니다"),
+    ("one zzz", "en", "The model does not know"), ("one zzz", "ko", "모르는 단어로 읽습니다"), ("\ud800", "ko", "유니코드")])
 def test_a_prompt_that_makes_no_sense_is_a_sentence(live, text, lang, what):
     assert what in str(live.ask("speak", [text, *SLIDERS], lang=lang))
+
+
+@pytest.mark.parametrize("value, what", [(-3, "0에서 18446744073709551615까지의 정수를 쓰세요. 쓴 값: -3"),
+                                         ("1.5", "시드(seed)에는 정수를 쓰세요")])
+def test_a_seed_in_korean(live, value, what):
+    assert what in str(live.ask("speak", ["one", *SLIDERS[:-1], value], lang="ko"))
 
 
 @pytest.mark.parametrize("i, value, what", [(0, 10**9, "greater than maximum"), (1, -1, "less than minimum"),
@@ -227,93 +240,137 @@ def test_perplexity_of_a_text(live):
     assert "50,001 letters" in str(live.ask("perplexity", ["a"*50_001]))
 
 
-def chrome(tmp, width=1200, language="en", height=900):
-    "Chromium that finds no host but this machine."
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}",
-              f"--window-size={width},{height}", f"--user-data-dir={tmp/uuid.uuid4().hex}",
-              "--disable-background-networking", "--disable-component-update",
-              "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"): options.add_argument(o)
-    options.add_experimental_option("prefs", {"intl.accept_languages": language})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(180)
-    if width < 500:
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                               dict(width=width, height=height, deviceScaleFactor=1, mobile=True))
-    return driver
-
-
-def wait(driver, condition): until(lambda: driver.execute_script(f"return {condition}"), 100, condition)
-
-
-def quiet(driver, url):
-    "Nobody else was asked for anything, and the console is empty."
-    asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
-    urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert all(u.startswith((url, "data:", "blob:", "about:", "chrome:")) for u in urls), urls
-    assert [o for o in driver.get_log("browser") if o["level"] != "DEBUG"] == []
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory):
+    "`visitor(url, width, language)` opens a page; all share one Chromium, which has a camera."
+    d = chromium(tmp_path_factory.mktemp("profile"), *FAKE_CAMERA)
+    def visit(url, width=1200, height=900, language="en"):
+        look_as(d, width, height, language).get(url)
+        wait(d, "document.querySelector('.fc-take, .fc-figure img')")
+        return d
+    yield visit
+    d.quit()
 
 
 SHOWN = "(s => [...document.querySelectorAll(s)].filter(o => o.offsetParent))"
 
 
+VIEWS = "document.querySelectorAll('.fc-views img').length === 4"
+SEE = "window.seen = [...document.querySelectorAll('.fc-views img')].map(o => o.src).join()"
+NEW = f"{VIEWS} && [...document.querySelectorAll('.fc-views img')].map(o => o.src).join() !== window.seen"
+
+
 @browser
-def test_the_page_by_file_and_by_keyboard(live, folders, tmp_path):
+def test_the_page_by_file_and_by_keyboard(live, folders, tmp_path, visitor):
     from selenium.webdriver import ActionChains, Keys
-    d = chrome(tmp_path)
-    try:
-        press = lambda *keys: ActionChains(d).send_keys(*keys).perform()
-        d.get(live.url)
-        wait(d, "document.querySelector('.fc-take')")
-        upload = d.find_element("css selector", "input[type=file]")
-        (tmp_path/"page.jpg").write_text("<!doctype html>")
-        upload.send_keys(str(tmp_path/"page.jpg"))
-        wait(d, f"{SHOWN}('.fc-note')[0]?.textContent.includes('it is an HTML page')")
-        upload.send_keys(str(next(folders[2].rglob("*.jpg"))))
-        wait(d, "document.querySelectorAll('.fc-views img').length === 4")
-        chosen = "document.querySelector('.fc-picks [aria-pressed=true]').dataset.at"
-        first = d.execute_script(f"return {chosen}")
-        d.execute_script("document.querySelector('.fc-picks [aria-pressed=false]').focus()")
-        press(Keys.ENTER)
-        wait(d, f"{chosen} !== '{first}'")
-        d.execute_script("document.querySelector('.fc-views input').focus()")
-        press(Keys.ARROW_RIGHT)
-        opacity = "getComputedStyle(document.querySelector('.fc-over')).opacity"
-        assert float(d.execute_script(f"return {opacity}")) == pytest.approx(0.75)
-        d.execute_script(f"{SHOWN}('[role=tab]').findLast(o => o.textContent.includes('count')).focus()")
-        press(Keys.ENTER)
-        wait(d, f"{SHOWN}('textarea').length")
-        d.execute_script(f"{SHOWN}('textarea')[0].focus()")
-        press(Keys.ENTER)
-        words = "document.querySelectorAll('.fc-words button')"
-        wait(d, f"{words}.length >= 20")
-        time.sleep(2)   # all of them came
-        d.execute_script(f"{words}[3].focus()")
-        press(Keys.ENTER)
-        wait(d, f"{SHOWN}('.fc-picks button').length === 10")
-        before = d.execute_script(f"return [...{words}].slice(0, 3).map(o => o.textContent)")
-        d.execute_script(f"{SHOWN}('.fc-picks button:not([disabled])')[2].focus()")
-        press(Keys.ENTER)
-        wait(d, f"{SHOWN}('.fc-picks button').length === 0 && {words}.length > 5")
-        assert d.execute_script(f"return [...{words}].slice(0, 3).map(o => o.textContent)") == before
-        quiet(d, live.url)
-    finally: d.quit()
+    d = visitor(live.url)
+    press = lambda *keys: ActionChains(d).send_keys(*keys).perform()
+    upload = d.find_element("css selector", "input[type=file]")
+    (tmp_path/"page.jpg").write_text("<!doctype html>")
+    upload.send_keys(str(tmp_path/"page.jpg"))
+    wait(d, f"{SHOWN}('.fc-note')[0]?.textContent.includes('it is an HTML page')")
+    upload.send_keys(str(next(folders[2].rglob("*.jpg"))))
+    wait(d, VIEWS)
+    chosen = "document.querySelector('.fc-picks [aria-pressed=true]').dataset.at"
+    first = d.execute_script(f"return {chosen}")
+    d.execute_script("document.querySelector('.fc-picks [aria-pressed=false]').focus()")
+    press(Keys.ENTER)
+    wait(d, f"{chosen} !== '{first}'")
+    d.execute_script("document.querySelector('.fc-views input').focus()")
+    press(Keys.ARROW_RIGHT)
+    opacity = "getComputedStyle(document.querySelector('.fc-over')).opacity"
+    assert float(d.execute_script(f"return {opacity}")) == pytest.approx(0.75)
+    d.execute_script(f"{SHOWN}('[role=tab]').findLast(o => o.textContent.includes('count')).focus()")
+    press(Keys.ENTER)
+    wait(d, f"{SHOWN}('textarea').length")
+    d.execute_script(f"{SHOWN}('textarea')[0].focus()")
+    press(Keys.ENTER)
+    words = "document.querySelectorAll('.fc-words button')"
+    wait(d, f"{words}.length >= 20")
+    wait(d, f"window.many === (window.many = {words}.length)")   # all of them came
+    d.execute_script(f"{words}[3].focus()")
+    press(Keys.ENTER)
+    wait(d, f"{SHOWN}('.fc-picks button').length === 10")
+    before = d.execute_script(f"return [...{words}].slice(0, 3).map(o => o.textContent)")
+    d.execute_script(f"{SHOWN}('.fc-picks button:not([disabled])')[2].focus()")
+    press(Keys.ENTER)
+    wait(d, f"{SHOWN}('.fc-picks button').length === 0 && {words}.length > 5")
+    assert d.execute_script(f"return [...{words}].slice(0, 3).map(o => o.textContent)") == before
+    quiet(d, live.url)
 
 
 @browser
-def test_a_network_is_taken_apart_on_a_phone_in_korean(tmp_path):
+def test_a_picture_from_the_camera_the_clipboard_and_a_drop(live, folders, visitor):
+    from selenium.webdriver import ActionChains, Keys
+    d, files = visitor(live.url), [str(f) for f in folders[2].rglob("*.jpg")]
+    told = "(o => o && !o.hidden)(document.querySelector('[data-tell=none]'))"
+    ends = "[...window.tracks].every(o => o.readyState === 'ended')"
+    d.execute_script("""window.tracks = []
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
+        navigator.mediaDevices.getUserMedia = async how => {
+          const stream = await ask(how)
+          tracks.push(...stream.getTracks())
+          return stream
+        }""")
+    def film(clicks=1):
+        d.execute_script("for (let i = 0; i < arguments[0]; i++) document.querySelector('.fc-camera').click()", clicks)
+        wait(d, "document.activeElement.matches('.fc-snap')")
+    def drag(x, y, **data):
+        data = dict(items=[], dragOperationsMask=1) | data
+        for kind in ("dragEnter", "dragOver", "drop"):
+            d.execute_cdp_cmd("Input.dispatchDragEvent", dict(type=kind, x=x, y=y, data=data))
+
+    film(clicks=2)   # who clicks twice does not have two cameras
+    assert d.execute_script("return tracks.filter(o => o.readyState === 'live').length") == 1
+    d.execute_script("document.activeElement.click()")
+    wait(d, VIEWS)
+    assert d.execute_script(f"return {ends} && document.activeElement.matches('.fc-camera')")
+    film()   # whoever chooses something else, or goes to another tab, is no longer filmed
+    d.execute_script(SEE)
+    d.find_element("css selector", "input[type=file]").send_keys(files[0])
+    wait(d, NEW)
+    assert d.execute_script(f"return {ends}")
+    film()
+    for name in ("count", "digits"):
+        d.execute_script(f"{SHOWN}('[role=tab]').findLast(o => o.textContent.includes('{name}')).click()")
+        wait(d, ends)
+
+    d.execute_cdp_cmd("Browser.grantPermissions", dict(
+        origin=live.url.rstrip("/"), permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]))
+    d.execute_script(SEE)
+    d.execute_async_script("""const [done] = arguments, canvas = document.createElement('canvas')
+        canvas.width = canvas.height = 50
+        canvas.getContext('2d').fillRect(10, 10, 20, 20)
+        canvas.toBlob(o => navigator.clipboard.write([new ClipboardItem({'image/png': o})]).then(done))""")
+    paste = lambda: ActionChains(d).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
+    paste()
+    wait(d, NEW)
+    d.execute_async_script("navigator.clipboard.writeText('no picture').then(arguments[0])")
+    paste()
+    wait(d, told)
+
+    place = d.execute_script("const r = document.querySelector('.fc-take input').getBoundingClientRect(); "
+                             "return [r.x+r.width/2, r.y+r.height/2]")
+    for at, file in ((place, files[1]), ((20, 880), files[2])):   # on the field; beside it
+        d.execute_script(SEE)
+        drag(*at, files=[file])
+        wait(d, NEW)
+    drag(*place, items=[dict(mimeType="text/uri-list", data="http://example.org/a.png")])
+    wait(d, told)
+    assert d.current_url == live.url
+    quiet(d, live.url)
+
+
+@browser
+def test_a_network_is_taken_apart_on_a_phone_in_korean(visitor):
     from selenium.webdriver import ActionChains, Keys
     x, y = codes(letters("abc")[:-1]), codes(letters("abc")[1:])
     torch.manual_seed(43052)
     lrnr = tensor_learner(x, y, nn.Sequential(nn.Embedding(3, 1), nn.Tanh(), nn.Linear(1, 3)), lr=0.1)
     weights = [p.detach().clone() for p in lrnr.model.parameters()]
-    page, d = app(lrnr, names="abc", port=0), None
+    page = app(lrnr, names="abc", port=0)
     try:
-        d = chrome(tmp_path, 390, "ko", 844)
-        d.get(page.url)
+        d = visitor(page.url, 390, 844, "ko")
         figures = "[...document.querySelectorAll('.fc-figure img')].map(o => o.src)"
         wait(d, f"{figures}.length === 2")
         first = d.execute_script(f"return {figures}")
@@ -324,22 +381,24 @@ def test_a_network_is_taken_apart_on_a_phone_in_korean(tmp_path):
         ActionChains(d).send_keys(Keys.TAB).perform()
         d.execute_script("document.querySelector('textarea, input[type=text]').focus()")
         ActionChains(d).send_keys("z").perform()
-        wait(d, f"{SHOWN}('.fc-note')[0]?.textContent.includes(\"'z'\")")
+        wait(d, f"{SHOWN}('.fc-note')[0]?.textContent.includes(\"모르는 글자가 있습니다: 'z'\")")
         d.execute_script(f"{button('처음부터')}.click()")
         wait(d, f"{figures}.length === 2")
         assert d.execute_script("return document.documentElement.lang") == "ko"
         assert d.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         assert all(map(torch.equal, lrnr.model.parameters(), weights)), "visitors train copies"
         quiet(d, page.url)
-    finally:
-        if d: d.quit()
-        page.close()
+    finally: page.close()
 
 
-def test_a_weight_is_changed_and_training_goes_on():
-    x = torch.linspace(-1, 1, 20)[:, None]
-    page = app(tensor_learner(x, 2*x, nn.Linear(1, 1), nn.MSELoss(), lr=0.01), port=0)
+def test_a_weight_is_changed_and_training_goes_on(monkeypatch):
+    "In a notebook, where a cell runs again: its first page still has the usual port, and the next gets another."
+    monkeypatch.setattr("fastcourse.app.is_notebook", lambda: True)
+    monkeypatch.delenv("GRADIO_SERVER_PORT", raising=False)
+    x, first = torch.linspace(-1, 1, 20)[:, None], bound_port("127.0.0.1", 0)
+    page = app(tensor_learner(x, 2*x, nn.Linear(1, 1), nn.MSELoss(), lr=0.01))
     try:
+        assert page.port != first.getsockname()[1]
         asks, mine = Page(page.url), uuid.uuid4().hex
         table = dict(headers=["1"], data=[[2.0]], metadata=None)
         html = str(asks.ask("weight", [None, table, 0.5], session=mine))
@@ -347,7 +406,35 @@ def test_a_weight_is_changed_and_training_goes_on():
         assert "1 numbers" in str(asks.ask("weight", [None, dict(table, data=[["x"]]), 0.5], session=mine))
         answer = asks.ask("train", [None, 0.5], session=mine)
         assert str(answer).count("data:image") == 3 and str(answer).count("'headers'") == 2
-    finally: page.close()
+    finally:
+        page.close()
+        first.close()
+
+
+def test_ctrl_c_in_a_terminal(folders):
+    "The command, forked from here since this process has loaded what it needs."
+    (child, terminal), said, end = pty.fork(), b"", time.monotonic()+60
+    if not child:
+        from fastcourse.__main__ import main
+        sys.argv = ["fastcourse", "app", str(folders[1]), "--port", "0"]
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")   # not pytest's
+        try: main()
+        except SystemExit as e: os._exit(e.code)
+        finally: os._exit(99)
+    try:
+        while time.monotonic() < end:
+            if not select.select([terminal], [], [], 1)[0]: continue
+            try: new = os.read(terminal, 65536)
+            except OSError: break   # Linux says EIO when the last writer has gone
+            if b"ends it\r\n" in new: os.write(terminal, b"\x03")
+            said += new
+    finally:
+        if time.monotonic() > end: os.kill(child, 9)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(terminal)
+    assert code == 130 and b"Traceback" not in said and said.count(b"\n") == 2, said
+    assert said.endswith(b"fastcourse: stopped\r\n")
+    bound_port("127.0.0.1", int(re.search(rb":(\d+)/", said)[1])).close()   # it is free again
 
 
 def test_nothing_is_left_and_nobody_was_asked(live):
@@ -450,7 +537,7 @@ def test_twenty_visitors_for_thirty_seconds(live, folders):
 
 @only_long
 @browser
-def test_contrast_and_labels(live, tmp_path):
+def test_contrast_and_labels(live, tmp_path, visitor):
     npm = shutil.which("npm")
     if not npm: pytest.skip("npm is not installed")
     r = subprocess.run([npm, "install", "--no-audit", "--no-fund", "--prefix", tmp_path, "axe-core"],
@@ -459,11 +546,10 @@ def test_contrast_and_labels(live, tmp_path):
     axe = (tmp_path/"node_modules"/"axe-core"/"axe.min.js").read_text()
     x = torch.linspace(-1, 1, 20)[:, None]
     net = app(tensor_learner(x, 2*x, nn.Linear(1, 1), nn.MSELoss(), lr=0.01), port=0)
-    d, found = chrome(tmp_path), []
+    found = []
     try:
         for url in (live.url, live.url+"?__theme=dark", net.url):
-            d.get(url)
-            wait(d, "document.querySelector('.fc-take, .fc-figure img')")
+            d = visitor(url)
             example = d.execute_script("return document.querySelector('[data-example]')")
             if example:
                 d.execute_script("arguments[0].click()", example)
@@ -478,6 +564,4 @@ def test_contrast_and_labels(live, tmp_path):
                                                 "'wcag2aa']}).then(o => done(o.violations))")
                 found += [(url, v["id"], n["html"][:200]) for v in result for n in v["nodes"]]
         assert not found, "\n".join(map(str, found))
-    finally:
-        d.quit()
-        net.close()
+    finally: net.close()

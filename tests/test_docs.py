@@ -4,7 +4,6 @@ import http.server
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
 
 import pytest
+from chromium import chromium, quiet
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("site_generator", ROOT/"docs"/"generate.py")
@@ -181,20 +181,7 @@ def test_links_lead_somewhere(site):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium and its driver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for o in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900",
-              f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--disable-background-networking",
-              "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"):
-        options.add_argument(o)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(120)
-    driver.get("about:blank")
-    driver.get_log("performance")  # of the browser's own first page
+    driver = chromium(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -209,14 +196,6 @@ def root(request, site):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def quiet(driver, root):
-    "Nobody else was asked for anything, and the console is empty."
-    asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
-    urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert all(u.startswith((root, "data:", "blob:", "about:")) for u in urls), urls
-    assert [o for o in driver.get_log("browser") if "favicon.ico" not in o["message"]] == []
 
 
 def test_every_page_is_quiet(site, browser, root):

@@ -20,12 +20,12 @@ from fastcourse.page import page
 from fastcourse.text import lm_learner, save_lm
 
 from axe import axe, axe_problems
-from command import fastcourse, here, is_one_line
+from chromium import browser, chromium, look_as, wait
+from chromium import quiet as asks_nobody
+from command import here, is_one_line
 
 ROOT = Path(__file__).parents[1]
 node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-browser = pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")),
-                             reason="chromium and its driver are not installed")
 
 
 @node
@@ -191,9 +191,10 @@ def test_an_earlier_page_stays_where_the_new_one_fails(tmp_path):
     assert (tmp_path/"net.html").read_text() == old
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, capsys, monkeypatch):
     save_lm(language_model(), tmp_path/"lm")
-    r = fastcourse("page", "lm", "-o", "a/b.html", "--title", "<Count>", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    r = here(capsys, "page", "lm", "-o", "a/b.html", "--title", "<Count>")   # as a process: tests/test_terminal.py
     assert r.returncode == 0 and "a/b.html: 0.1 MB" in r.stdout, r.stderr
     assert "&lt;Count&gt;" in (tmp_path/"a"/"b.html").read_text()
     own, model = tmp_path/"own.html", tmp_path/"lm"
@@ -216,52 +217,21 @@ def test_the_command(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    "The two pages in Chromium: `pages(name, width, language, scheme)` opens one, in one browser for each language."
-    webdriver = pytest.importorskip("selenium.webdriver")
-    tmp, browsers = tmp_path_factory.mktemp("pages"), {}
+    "The two pages in Chromium: `pages(name, width, language, scheme)` opens one."
+    tmp = tmp_path_factory.mktemp("pages")
     page(language_model(), tmp/"lm.html", prompt="one, two,")
     page(network(), tmp/"net.html", names=list("abcd"))
     x = torch.ones(3, 1)
     page(tensor_learner(x, x, nn.Linear(1, 1), nn.MSELoss(), lr=1e200), tmp/"wild.html")
-    def browser_for(language):
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium")
-        for o in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--lang={language}",
-                  f"--user-data-dir={tmp/f'profile_{language}'}", "--disable-background-networking",
-                  "--disable-component-update"):
-            options.add_argument(o)
-        options.add_experimental_option("prefs", {"intl.accept_languages": language})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        driver.set_page_load_timeout(120)
-        driver.set_script_timeout(120)
-        return driver
+    d = chromium(tmp/"profile")
     def open_page(name, width=1280, language="en", scheme="light"):
-        if language not in browsers: browsers[language] = browser_for(language)
-        d = browsers[language]
-        d.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=844, deviceScaleFactor=1,
-                                                                     mobile=width < 600))
-        d.execute_cdp_cmd("Emulation.setEmulatedMedia", dict(features=[dict(name="prefers-color-scheme",
-                                                                            value=scheme)]))
-        d.get("about:blank")
-        d.get_log("performance"), d.get_log("browser")  # of what was before
-        d.get((tmp/f"{name}.html").as_uri())
+        look_as(d, width, 844, language, scheme).get((tmp/f"{name}.html").as_uri())
         return d
     yield open_page
-    for d in browsers.values(): d.quit()
+    d.quit()
 
 
-def quiet(driver):
-    "Nothing was asked of anybody, and the console is empty."
-    asked = [json.loads(o["message"])["message"] for o in driver.get_log("performance")]
-    urls = {o["params"]["request"]["url"] for o in asked if o["method"] == "Network.requestWillBeSent"}
-    assert urls and all(re.match("file:|data:", u) for u in urls), urls
-    assert driver.get_log("browser") == []
-
-
-def wait(driver, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-    return WebDriverWait(driver, 120).until(lambda d: d.execute_script(f"return {condition}"))
+def quiet(driver): asks_nobody(driver, "file:")
 
 
 WORDS = "document.querySelectorAll('#said button')"

@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
+from unittest import mock
+from urllib.error import URLError
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -14,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from fastai.vision.all import get_image_files, resnet18, set_seed
+from chromium import chromium
+from conftest import LONG
 from legible import assert_legible
 from torch import nn
 
@@ -57,10 +62,14 @@ class Moved:
         self.sliders = {o.description: o for o in sliders}
 
     def move(self, **values):
+        "One picture is drawn, at the last of the moves: the others tell nobody."
         before = bytes(self.picture.value)
-        for name, value in values.items():
-            slider, = (o for k, o in self.sliders.items() if k.startswith(name.replace("_", " ")))
-            slider.value = value
+        moves = [(o, v) for name, v in values.items() for k, o in self.sliders.items()
+                 if k.startswith(name.replace("_", " ")) and o.value != v]
+        assert moves
+        for slider, value in moves[:-1]:
+            with mock.patch.object(slider, "notify_change", lambda change: None): slider.value = value
+        moves[-1][0].value = moves[-1][1]
         now = bytes(self.picture.value)
         assert now.startswith(b"\x89PNG") and now != before
         assert not plt.get_fignums()
@@ -237,6 +246,8 @@ from fastcourse.vision import cam_learner, folder_dls
 lrnr = cam_learner(folder_dls({0!r}, size=64, bs=16, num_workers=0), resnet18, pretrained=False, stride=8)
 play_cam(lrnr, {1!r})"""
 
+LIVE = ["from fastcourse.app import app", "live = app(lrnr)\nlive", "again = app(lrnr)\nagain", "6*7"]
+
 
 def missing():
     "What the browser test lacks here, as a sentence."
@@ -250,7 +261,7 @@ def missing():
 def lab(tmp_path, scenes):
     "A JupyterLab with one notebook that plays with everything; its address."
     lrnr, path = scenes
-    sources = CELLS + [CAM.format(str(path.parents[2]), str(path))]
+    sources = CELLS + [CAM.format(str(path.parents[2]), str(path))] + (LIVE if LONG else [])
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nb, tmp_path/"play.ipynb")
@@ -274,16 +285,11 @@ def lab(tmp_path, scenes):
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_everything_moves_in_a_browser(lab):
-    from selenium import webdriver
+def test_everything_moves_in_a_browser(lab, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for o in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
-              "--window-size=1200,6000"): options.add_argument(o)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    browser = chromium(tmp_path/"profile", "--window-size=1200,6000", log=("browser",))
     until = WebDriverWait(browser, 240, 0.2).until
     try:
         browser.get(f"{lab}doc/tree/play.ipynb")
@@ -306,6 +312,26 @@ def test_everything_moves_in_a_browser(lab):
             until(lambda b: picture() != before[0])
             # the opacity of a map, and a small move of a letter, change no number
             if not before[1].startswith("after") and " (P = " not in before[1]: until(lambda b: sentence() != before[1])
+        if LONG: live_pages(browser, until)
         errors = [o["message"] for o in browser.get_log("browser") if o["level"] == "SEVERE"]
         assert not [o for o in errors if "widget" in o.lower()], errors
     finally: browser.quit()
+
+
+def live_pages(browser, until):
+    "Two pages of `app` beside each other in their cells: they answer, the kernel goes on, and they end with it."
+    find = lambda what: browser.find_elements("css selector", what)
+    frames = until(lambda b: len(o := find(".jp-OutputArea-output iframe[title=fastcourse]")) == 2 and o)
+    until(lambda b: any(o.text.strip() == "42" for o in find(".jp-OutputArea-output")))
+    urls = [o.get_attribute("src") for o in frames]
+    assert len(set(urls)) == 2
+    for frame in frames:
+        browser.switch_to.frame(frame)
+        until(lambda b: b.execute_script("return !!document.querySelector('.fc-take')"))
+        browser.switch_to.default_content()
+    browser.execute_async_script("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
+                                 ".finally(arguments[0])")
+    def silent(url):
+        try: urllib.request.urlopen(url, timeout=5).close()
+        except URLError: return True
+    until(lambda b: all(map(silent, urls)))

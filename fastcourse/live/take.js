@@ -3,10 +3,11 @@
 const most = Number(element.querySelector('.fc-take').dataset.most)
 const find = name => element.querySelector(name)
 const tell = id => { for (const o of element.querySelectorAll('[data-tell]')) o.hidden = o.dataset.tell !== id }
-let camera = null
+const shown = () => element.offsetParent !== null // not in a tab that is behind another
 
 function send(file) {
-  if (!file) return
+  stop()
+  if (!file) return tell('none')
   if (file.size > most) return tell('large')
   const reader = new FileReader()
   reader.onload = () => { tell(''); trigger('look', { picture: reader.result.split(',')[1] ?? '' }) }
@@ -14,20 +15,32 @@ function send(file) {
   reader.readAsDataURL(file)
 }
 
+// The camera runs for one picture. Whoever chooses anything else ends it, also while the browser still asks for leave.
+let camera = null, turn = 0
+const end = stream => { for (const o of stream?.getTracks() ?? []) o.stop() }
+const show = on => { find('video').hidden = find('.fc-snap').hidden = !on }
+
 function stop() {
-  for (const o of camera?.getTracks() ?? []) o.stop()
-  camera = null
-  find('video').hidden = find('.fc-snap').hidden = true
+  turn++
+  end(camera)
+  find('video').srcObject = camera = null
+  show(false)
 }
 
 async function film() {
   if (camera) return stop()
-  try { camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } }) }
-  catch { return tell('camera') }
+  const mine = ++turn
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } })
+    if (mine !== turn) return end(stream)
+    find('video').srcObject = camera = stream
+    await find('video').play()
+  } catch {
+    if (mine === turn) { stop(); tell('camera') }
+    return
+  }
   tell('')
-  find('video').srcObject = camera
-  find('video').hidden = find('.fc-snap').hidden = false
-  await find('video').play()
+  show(true)
   find('.fc-snap').focus()
 }
 
@@ -37,6 +50,7 @@ function snap() {
   canvas.height = video.videoHeight
   canvas.getContext('2d').drawImage(video, 0, 0)
   stop()
+  find('.fc-camera').focus() // the button that had it has gone
   canvas.toBlob(send, 'image/png')
 }
 
@@ -49,8 +63,17 @@ element.addEventListener('click', e => {
   const button = e.target.closest('button')
   if (button?.matches('.fc-camera')) film()
   if (button?.matches('.fc-snap')) snap()
-  if (button?.dataset.example) trigger('example', { number: Number(button.dataset.example) })
+  if (button?.dataset.example) { stop(); tell(''); trigger('example', { number: Number(button.dataset.example) }) }
 })
-element.addEventListener('dragover', e => e.preventDefault())
-element.addEventListener('drop', e => { e.preventDefault(); send(e.dataTransfer.files[0]) })
-document.addEventListener('paste', e => { if (element.offsetParent !== null) send(e.clipboardData?.files[0]) })
+// anywhere on the page: a browser would leave the page for a picture that misses the field
+document.addEventListener('dragover', e => { if (shown()) e.preventDefault() })
+document.addEventListener('drop', e => {
+  if (!shown()) return
+  e.preventDefault()
+  send(e.dataTransfer.files[0])
+})
+document.addEventListener('paste', e => {
+  const field = e.target.closest?.('textarea, input, [contenteditable]')
+  if (shown() && (e.clipboardData?.files[0] || !field)) send(e.clipboardData?.files[0])
+})
+new ResizeObserver(() => { if (!shown() && camera) stop() }).observe(element)

@@ -35,20 +35,31 @@ export function unpack(about, base64) {
 
 const sigmoid = x => 1 / (1 + Math.exp(-x))
 
-// out[r] = bias[r] + row r of w (rows, width) times x. Four sums at once, since each waits for its own last addition only
+// out[r] = bias[r] + row r of w (rows, width) times x. Four rows at once: each entry of x is read once for them, and no sum waits
+// for its own last addition
 function product(w, width, x, bias, out) {
-  const whole = width - width % 4
-  for (let r = 0, k = 0; r < out.length; r++) {
-    let a = 0, b = 0, c = 0, d = 0, j = 0
-    for (; j < whole; j += 4, k += 4) {
-      a += w[k] * x[j]
-      b += w[k + 1] * x[j + 1]
-      c += w[k + 2] * x[j + 2]
-      d += w[k + 3] * x[j + 3]
+  const rows = out.length, whole = rows - rows % 4
+  let r = 0, k = 0
+  for (; r < whole; r += 4, k += 3 * width) {
+    let a = 0, b = 0, c = 0, d = 0
+    for (let j = 0; j < width; j++, k++) {
+      const v = x[j]
+      a += w[k] * v
+      b += w[k + width] * v
+      c += w[k + 2 * width] * v
+      d += w[k + 3 * width] * v
     }
-    for (; j < width; j++) a += w[k++] * x[j]
-    out[r] = a + b + (c + d) + (bias ? bias[r] : 0)
+    out[r] = a
+    out[r + 1] = b
+    out[r + 2] = c
+    out[r + 3] = d
   }
+  for (; r < rows; r++) {
+    let a = 0
+    for (let j = 0; j < width; j++, k++) a += w[k] * x[j]
+    out[r] = a
+  }
+  if (bias) for (r = 0; r < rows; r++) out[r] += bias[r]
 }
 
 // An AWD LSTM that has read some words. `hear(word)` reads one more, `step(word)` also gives the scores of the next.
@@ -62,14 +73,14 @@ export class Voice {
     for (let l = 0; rnn(l, 'weight_hh_l0_raw'); l++) {
       const hh = rnn(l, 'weight_hh_l0_raw'), ih = rnn(l, 'module.weight_ih_l0'), size = hh.shape[1]
       const bias = rnn(l, 'module.bias_ih_l0').data.map((b, i) => b + rnn(l, 'module.bias_hh_l0').data[i])
-      this.layers.push({ ih, hh, bias, size, h: new Float32Array(size), c: new Float32Array(size),
+      this.layers.push({ ih, hh, bias, size, h: new Float64Array(size), c: new Float64Array(size),
                          fromX: new Float32Array(4 * size), fromH: new Float32Array(4 * size) })
     }
   }
 
   hear(word) {
     const width = this.emb.shape[1]
-    let x = this.emb.data.subarray(word * width, (word + 1) * width)
+    let x = new Float64Array(this.emb.data.subarray(word * width, (word + 1) * width))   // the engine computes with 64 bits
     for (const { ih, hh, bias, size, h, c, fromX, fromH } of this.layers) {
       product(ih.data, ih.shape[1], x, bias, fromX)
       product(hh.data, size, h, null, fromH)
@@ -94,11 +105,19 @@ export class Voice {
   forget() { for (const { h, c } of this.layers) { h.fill(0); c.fill(0) } }
 }
 
+// The likeliest has 1, the others how many times as likely they are
+function likelihoods(scores, temperature) {
+  const res = new Float64Array(scores.length)
+  let top = -Infinity
+  for (let i = 0; i < res.length; i++) if (scores[i] > top) top = scores[i]
+  for (let i = 0; i < res.length; i++) res[i] = Math.exp((scores[i] - top) / temperature)
+  return res
+}
+
 export function softmax(scores, temperature = 1) {
-  const top = scores.reduce((a, b) => Math.max(a, b), -Infinity)
-  const res = Float64Array.from(scores, s => Math.exp((s - top) / temperature))
-  const sum = res.reduce((a, b) => a + b, 0)
-  return res.map(p => p / sum)
+  const res = likelihoods(scores, temperature), sum = res.reduce((a, b) => a + b, 0)
+  for (let i = 0; i < res.length; i++) res[i] /= sum
+  return res
 }
 
 // The numbers of the k largest (k is small), the largest first; of equal ones the lower number first
@@ -124,8 +143,7 @@ function keepLargest(values, n) {
 
 // What temperature and filters leave of the words, as in fastcourse's generate: (words,), not normalised
 export function filtered(scores, { temperature = 1, topK = null, topP = null, minP = null } = {}) {
-  const most = scores.reduce((a, b) => Math.max(a, b), -Infinity)
-  const res = Float64Array.from(scores, s => Math.exp((s - most) / temperature))
+  const res = likelihoods(scores, temperature)
   if (topK !== null) keepLargest(res, topK)
   if (topP !== null && topP < 1) {
     const sorted = res.slice().sort().reverse(), sum = sorted.reduce((a, b) => a + b, 0)
