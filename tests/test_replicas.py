@@ -9,7 +9,6 @@ import os
 import pickle
 import random
 import warnings
-from contextlib import contextmanager
 from functools import partial
 
 import joblib
@@ -335,7 +334,7 @@ def test_mini_batches_and_a_schedule():
 
 def test_progress_can_be_silenced(capsys, monkeypatch):
     shown = []
-    monkeypatch.setattr(stacked, "progress", lambda items, desc: shown.append(desc) or items)
+    monkeypatch.setattr(module, "progress", lambda items, desc: shown.append(desc) or items)
     train_replicas(lambda: mlp(5, 4, 1), x5, yr, MSE, n=2, epochs=2, progress=False)
     assert not shown
     train_replicas(lambda: mlp(5, 4, 1), x5, yr, MSE, n=2, epochs=2)
@@ -489,20 +488,21 @@ def test_several_stacks_where_memory_is_short(name, monkeypatch):
     make_model, x, y, loss_func = FEED_FORWARD[name]
     whole = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
     probe, stacks = module._probe, []
-    monkeypatch.setattr(module, "_probe", lambda *args: probe(*args)._replace(bytes=module._LARGE//3))
-    monkeypatch.setattr(module, "Stack", lambda models,
-                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    monkeypatch.setattr(module, "_probe", lambda *args: (probe(*args)[0], module._MEMORY//3))
+    monkeypatch.setattr(module, "Stack", lambda models: stacks.append(len(models)) or stacked.Stack(models))
     parts = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
-    assert stacks == [1, 3, 3] and parts.alone == ""
+    assert stacks == [3, 3, 1] and parts.alone == ""
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
 
 
 def test_distinct_rows():
     x, y = torch.tensor([2, 0, 2, 0, 1, 2, 0, 2]), torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])
-    xs, ys, counts = stacked.distinct(x, y)
-    assert sorted(zip(xs.tolist(), ys.tolist(), counts.tolist())) == [(0, 1, 3), (1, 0, 1), (2, 0, 4)]
+    places, counts, kinds = module._distinct(x, y)
+    rows = zip(x[places].tolist(), y[places].tolist(), counts.tolist())
+    assert sorted(rows) == [(0, 1, 3), (1, 0, 1), (2, 0, 4)]
+    assert torch.equal(x[places][kinds], x) and torch.equal(y[places][kinds], y)
     for a, b in ((x, y[:-1]), (torch.arange(8), y), (x, torch.tensor(1)), (torch.full((8,), math.nan), y)):
-        assert stacked.distinct(a, b) is None
+        assert module._distinct(a, b) is None
 
 
 def test_a_same_start_for_all_is_reported():
@@ -669,32 +669,6 @@ def test_on_a_gpu(name):
     np.testing.assert_allclose(res.losses, there.losses, rtol=1e-3)
 
 
-class PretendedGraph:
-    "A CUDA graph of a step that has no work on a GPU."
-    replays = 0
-    def replay(self): PretendedGraph.replays += 1
-
-
-@contextmanager
-def capture(graph, stream, works=True):
-    yield
-    if not works: raise RuntimeError("operation not permitted when stream is capturing")
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_a_step_goes_on_plainly_where_it_cannot_be_captured(works, monkeypatch):
-    calls = []
-    def step(x, y): return calls.append(1) or torch.tensor(float(len(calls)))
-    monkeypatch.setattr(PretendedGraph, "replays", 0)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", partial(capture, works=works))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-    replay = module._replayed(step)
-    losses = [replay(None, None).item() for _ in range(7)]
-    assert losses == ([1, 2, 3, 4, 4, 4, 4] if works else [1, 2, 3, 5, 6, 7, 8])
-    assert PretendedGraph.replays == (4 if works else 0)
-
-
 # What was silently wrong before: each is trained alone now, says why, and has the losses of the nested loop.
 
 class OwnFunction(torch.autograd.Function):
@@ -795,8 +769,7 @@ def test_settings_of_different_width_are_one_stack(name, monkeypatch):
         else: net = mlp(5, h, 2*h, 3, act=nn.Tanh if name == "tanh" else nn.Sigmoid)
         return net.double()
     x, = to(torch.float64, x)
-    monkeypatch.setattr(module, "Stack", lambda models,
-                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    monkeypatch.setattr(module, "Stack", lambda models: stacks.append(len(models)) or stacked.Stack(models))
     table = compare_replicas({h: partial(make, h) for h in sizes}, x, y, CE, 0.5, n=4, epochs=30, lr=0.05, opt="AdamW")
     assert set(stacks) == {12}
     for h in sizes:
