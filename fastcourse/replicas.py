@@ -153,7 +153,8 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
            progress=True) -> list[Replicas]:
     "What `train_replicas` does, for several settings."
     for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
-    recipe, seeds = Recipe(loss_func, epochs, _optimizer(opt), lr, bs, sched, 'starts' if progress else None), _check_seeds(seeds, n)
+    recipe = Recipe(loss_func, epochs, _optimizer(opt), lr, bs, sched, 'starts' if progress else None)
+    seeds = _check_seeds(seeds, n)
     index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
     res = [Replicas(models, pd.DataFrame(losses, index, columns), alone)
            for models,losses,alone in train_starts(makers, seeds, x, y, recipe, _device(device))]

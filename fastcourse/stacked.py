@@ -24,50 +24,33 @@ from .recurrent import recurrent
 class _Unstackable(Exception):
     "Why starts cannot be trained together, in words that follow 'because'."
 
-def _stack(t, R): # what `t` stands for: (R, …)
-    if not _functorch.is_batchedtensor(t): return t.expand(R, *t.shape)
-    return _functorch.get_unwrapped(t).movedim(_functorch.maybe_get_bdim(t), 0)
+_KINDS = {f:f.__name__ for f in (torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru)}
 
-def _linear(rules, input, weight, bias=None):
-    if input.dim() != 2 or weight.dim() != 2: return NotImplemented
-    x, w = _stack(input, rules.R).mT, _stack(weight, rules.R)
-    # Rows at the end: a few outputs are computed and compared faster along memory.
-    return (w @ x if bias is None else torch.baddbmm(_stack(bias, rules.R)[...,None], w, x)).mT
-
-def _embedding(rules, input, weight, padding_idx=None, max_norm=None, norm_type=2., scale_grad_by_freq=False, sparse=False):
-    if max_norm is not None or scale_grad_by_freq or sparse:
-        raise _Unstackable("its Embedding has max_norm, scale_grad_by_freq or sparse")
-    if padding_idx is not None or input.dim() != 1 or _functorch.is_batchedtensor(input): return NotImplemented
-    return _stack(weight, rules.R).index_select(1, input)
-
-def _recurrent(func, rules, x, hx, weights, *args):
-    if not isinstance(weights, (list, tuple)): raise _Unstackable("it packs sequences")
-    bias, layers, dropout, train, both, batch_first = args
-    if len(weights) != layers*(1+both)*(4 if bias else 2): raise _Unstackable("its LSTM has proj_size")
-    if dropout and train and layers > 1: raise _Unstackable("it draws random numbers (dropout)")
-    hx = [_stack(h, rules.R) for h in (hx if func is torch.lstm else [hx])]
-    x = _stack(x, rules.R) if _functorch.is_batchedtensor(x) else x
-    weights = [_stack(w, rules.R) for w in weights]
-    return recurrent(rules.idle, func.__name__, x, hx, weights, bias, layers, both, batch_first)
-
-_RULES = {F.linear:_linear, F.embedding:_embedding,
-          **{f:partial(_recurrent, f) for f in (torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru)}}
-
-class _Rules(TorchFunctionMode):
-    "Where it is active, functions that have a rule follow it. `level` is that of the running `vmap` of R starts."
+class _Rule(TorchFunctionMode):
+    "Where it is active, recurrent layers work on R starts. `level` is that of the running `vmap`."
     def __init__(self, R):
         super().__init__()
         self.R, self.level, self.idle, self.failed = R, 0, {}, False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        rule, kwargs = _RULES.get(func), kwargs or {}
-        if rule is None or _functorch.maybe_current_level() != self.level: return func(*args, **kwargs)
+        if func not in _KINDS or _functorch.maybe_current_level() != self.level: return func(*args, **(kwargs or {}))
         self.failed = True # until it has not
-        with temporarily_clear_interpreter_stack(): res = rule(self, *args, **kwargs)
+        with temporarily_clear_interpreter_stack(): res = self.layer(_KINDS[func], *args)
         self.failed = False
-        if res is NotImplemented: return func(*args, **kwargs)
-        if isinstance(res, tuple): return tuple(_functorch._add_batch_dim(t, 0, self.level) for t in res)
-        return _functorch._add_batch_dim(res, 0, self.level)
+        return tuple(_functorch._add_batch_dim(t, 0, self.level) for t in res)
+
+    def stack(self, t): # what `t` stands for: (R, …)
+        if not _functorch.is_batchedtensor(t): return t.expand(self.R, *t.shape)
+        return _functorch.get_unwrapped(t).movedim(_functorch.maybe_get_bdim(t), 0)
+
+    def layer(self, kind, x, hx, weights, *args):
+        if not isinstance(weights, (list, tuple)): raise _Unstackable("it packs sequences")
+        bias, layers, dropout, train, both, batch_first = args
+        if len(weights) != layers*(1+both)*(4 if bias else 2): raise _Unstackable("its LSTM has proj_size")
+        if dropout and train and layers > 1: raise _Unstackable("it draws random numbers (dropout)")
+        hx = [self.stack(h) for h in (hx if kind == 'lstm' else [hx])]
+        x = self.stack(x) if _functorch.is_batchedtensor(x) else x
+        return recurrent(self.idle, kind, x, hx, [self.stack(w) for w in weights], bias, layers, both, batch_first)
 
 # %% ../nbs/04_stacked.ipynb #223cf47f
 def _is_cross_entropy(loss_func, y) -> bool: # the plain one, of rows and classes
@@ -111,7 +94,7 @@ class _Stack:
     "R models of one kind as one. `params` are their parameters to train, each (R, …)."
     def __init__(self, models:list[nn.Module]):
         self.net = copy.deepcopy(max(models, key=lambda m: sum(p.numel() for p in m.parameters())))
-        self.rules, self.gates, self.own = _Rules(len(models)), _gates(self.net), [_tensors(m) for m in models]
+        self.rule, self.gates, self.own = _Rule(len(models)), _gates(self.net), [_tensors(m) for m in models]
         self.trained, places = {}, {}
         for k,t in _tensors(self.net).items():
             ts = [own[k].detach() for own in self.own]
@@ -131,16 +114,16 @@ class _Stack:
         "Losses (R,) of all starts. `counts`: how often each row comes, for cross entropy. Raises `_Unstackable`."
         whole = _is_cross_entropy(loss_func, y)
         # What torch.vmap does, without its wrapper, which takes as long as a small model.
-        self.rules.level = level = _functorch._vmap_increment_nesting(self.rules.R, 'error')
+        self.rule.level = level = _functorch._vmap_increment_nesting(self.rule.R, 'error')
         try:
             for place,k,t in self.places: place[k] = _functorch._add_batch_dim(t, 0, level)
-            with self.rules: res = self.net(x) if whole else loss_func(self.net(x), y)
+            with self.rule: res = self.net(x) if whole else loss_func(self.net(x), y)
             if not isinstance(res, Tensor) or not _functorch.is_batchedtensor(res):
                 raise _Unstackable("its loss is no tensor that depends on its parameters")
-            res = _functorch._remove_batch_dim(res, level, self.rules.R, 0)
+            res = _functorch._remove_batch_dim(res, level, self.rule.R, 0)
         except _Unstackable: raise
         except Exception as e: # the model's own code may refuse a stack; an error in a rule is no reason but a bug
-            if self.rules.failed: raise
+            if self.rule.failed: raise
             why = _first_line(e)
             known = [o for o,signs in _REASONS.items() if any(sign in why for sign in signs)]
             raise _Unstackable(*known[:1] or [f"torch.vmap cannot do it ({why})"]) from e
@@ -178,7 +161,7 @@ class Recipe:
                 loss = loss_of(x[rows], y[rows])
                 loss.backward(torch.ones_like(loss)) # of R losses: of each its own
                 optimizer.step()
-                optimizer.zero_grad()
+                for p in params: p.grad = None
                 total = total + loss.detach()*(1 if rows is ... else len(rows)/len(x))
                 if schedule: schedule.step()
             yield total
@@ -204,8 +187,8 @@ def _build(make_model, seeds) -> list[nn.Module]:
     for seed,own in zip(seeds, params):
         for k in {**own, **first}:
             a, b = (tuple(o[k].shape) if k in o else None for o in (first, own))
-            if a != b: raise InputError(f"make_model() builds different models: {k} has shape {a} from seed {seeds[0]}, "
-                                        f"but {b} from seed {seed}; it must build one kind.")
+            if a != b: raise InputError(f"make_model() builds different models: {k} has shape {a} from seed "
+                                        f"{seeds[0]}, but {b} from seed {seed}; it must build one kind.")
     if not any(p.requires_grad for p in first.values()):
         raise InputError("make_model() builds a model without parameters to train; give it layers such as nn.Linear.")
     if len({id(p) for o in params for p in o.values()}) < sum(map(len, params)):
@@ -215,14 +198,14 @@ def _build(make_model, seeds) -> list[nn.Module]:
     return models
 
 # %% ../nbs/04_stacked.ipynb #90f530db
-def _changed(before, after) -> str:
-    "What differs in two copies of a model, besides parameters; '' where nothing does."
-    for (name,a), b in zip(after.named_modules(), before.modules()):
-        for k in {**a._buffers, **vars(a)}.keys() - vars(nn.Module()).keys():
-            try: same = pickle.dumps(getattr(a, k)) == pickle.dumps(getattr(b, k, None))
-            except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): continue # such as a lambda
-            if not same: return f'{name}.{k}'.strip('.')
-    return ''
+def _state(model) -> dict:
+    "What a model keeps besides its parameters."
+    res, usual = {}, vars(nn.Module())
+    for name,m in model.named_modules():
+        for k,v in [*m._buffers.items(), *vars(m).items()]:
+            try: res |= {} if k in usual else {f'{name}.{k}'.strip('.'):pickle.dumps(v)}
+            except (pickle.PicklingError, AttributeError, TypeError, RuntimeError): pass # such as a lambda
+    return res
 
 def _has_hooks(model) -> bool:
     of_modules = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
@@ -238,8 +221,8 @@ def _check_loss(loss_func, out, y):
             warnings.filterwarnings('error', message='Using a target size')
             loss = loss_func(out, y)
     except Exception as e:
-        raise InputError(f"loss_func cannot compare outputs of shape {tuple(getattr(out, 'shape', ()))} with y of shape "
-                         f"{tuple(y.shape)} and {y.dtype}: {_first_line(e)}") from e
+        raise InputError(f"loss_func cannot compare outputs of shape {tuple(getattr(out, 'shape', ()))} with y of "
+                         f"shape {tuple(y.shape)} and {y.dtype}: {_first_line(e)}") from e
     if not isinstance(loss, Tensor) or loss.dim():
         what = f'a tensor of shape {tuple(loss.shape)}' if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(f"loss_func gives {what} instead of one number; {advice}")
@@ -255,20 +238,24 @@ def _check_loss(loss_func, out, y):
 def _probe(model, x, y, recipe) -> tuple[Tensor, int]:
     """Losses of a copy of `model` over three epochs, alone, and the bytes that a start needs. `InputError` where model,
     data and loss do not fit; `_Unstackable` where its starts must be trained alone."""
-    try: first, twin = copy.deepcopy(model), copy.deepcopy(model)
-    except (RuntimeError, TypeError) as e: raise _Unstackable(f"the model cannot be copied ({_first_line(e)})") from e
+    try: twin = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as e: # such as one with pruning masks
+        raise _Unstackable("the model has hooks" if _has_hooks(model) else f"it cannot be copied ({_first_line(e)})") from e
     x, sizes = x.clone(), [8*p.nbytes for p in model.parameters()]
     xb, yb = (x, y) if recipe.bs is None else (x[:recipe.bs], y[:recipe.bs])
-    version = xb._version
+    version, before = xb._version, _state(twin)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
-        try: out = first(xb)
+        try: out = twin(xb)
         except InputError: raise
         except Exception as e:
-            raise InputError(f"the model cannot take x of shape {tuple(xb.shape)} and {x.dtype}: {_first_line(e)}") from e
+            shape = tuple(xb.shape)
+            raise InputError(f"the model cannot take x of shape {shape} and {x.dtype}: {_first_line(e)}") from e
+    after = _state(twin)
     if x._version > version: raise InputError("the model changes x in place; let its forward work on x.clone().")
     _check_loss(recipe.loss_func, out, yb)
     if _has_hooks(model): raise _Unstackable("the model has hooks")
-    if changed := _changed(twin, first): raise _Unstackable(f"the model changes its {changed} while it trains")
+    for k in {**before, **after}:
+        if before.get(k) != after.get(k): raise _Unstackable(f"the model changes its {k} while it trains")
     with torch.backends.cudnn.flags(enabled=not x.is_cuda): # its RNNs and convolutions may round to TF32
         return replace(recipe, epochs=min(3, recipe.epochs), desc=None).descend_alone(twin, x, y), sum(sizes)
 
