@@ -1111,7 +1111,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastcourse.replicas._hidden_and_P': ('replicas.html#_hidden_and_p', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._optimizer': ('replicas.html#_optimizer', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas._train': ('replicas.html#_train', 'fastcourse/replicas.py'),
-                                     'fastcourse.replicas._train_setting': ('replicas.html#_train_setting', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas.compare_replicas': ('replicas.html#compare_replicas', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas.show_replicas': ('replicas.html#show_replicas', 'fastcourse/replicas.py'),
                                      'fastcourse.replicas.train_replicas': ('replicas.html#train_replicas', 'fastcourse/replicas.py')},

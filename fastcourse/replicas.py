@@ -9,6 +9,7 @@ __all__ = ['SuccessRate', 'Replicas', 'train_replicas', 'compare_replicas', 'sho
 import inspect, math, operator, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from fastai.torch_core import default_device
@@ -164,9 +165,6 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
     return res
 
 # %% ../nbs/04_replicas.ipynb #5a85e397
-def _train_setting(make_model, x, y, loss_func, kwargs): # in a worker
-    return train_replicas(make_model, x, y, loss_func, **{**kwargs, 'progress': False})
-
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -186,8 +184,10 @@ def compare_replicas(
     check_number('threshold', threshold)
     rows = {}
     if worker_count() == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
-    else: every = run_tasks(_train_setting, [(make,) for make in settings.values()], x, y, loss_func, kwargs,
-                            desc='settings' if kwargs.get('progress', True) else None)
+    else:
+        train = partial(train_replicas, x=x, y=y, loss_func=loss_func, **{**kwargs, 'progress': False})
+        every = run_tasks(train, [(make,) for make in settings.values()],
+                          desc='settings' if kwargs.get('progress', True) else None)
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,

@@ -240,7 +240,8 @@ def _probe(model, x, y, recipe) -> tuple[Tensor, int]:
     data and loss do not fit; `_Unstackable` where its starts must be trained alone."""
     try: twin = copy.deepcopy(model)
     except (RuntimeError, TypeError) as e: # such as one with pruning masks
-        raise _Unstackable("the model has hooks" if _has_hooks(model) else f"it cannot be copied ({_first_line(e)})") from e
+        why = "has hooks" if _has_hooks(model) else f"cannot be copied ({_first_line(e)})"
+        raise _Unstackable(f"the model {why}") from e
     x, sizes = x.clone(), [8*p.nbytes for p in model.parameters()]
     xb, yb = (x, y) if recipe.bs is None else (x[:recipe.bs], y[:recipe.bs])
     version, before = xb._version, _state(twin)
