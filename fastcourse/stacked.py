@@ -369,8 +369,10 @@ def train_starts(
     "Train starts of some settings; those that differ in width only are one stack. Raises `InputError`. Lesson 4.1."
     with _lock, _own_random_numbers(), torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='There is a performance drop') # vmap goes start by start then
-        groups = [_build(make_model, seeds) for make_model in makers]
-        for models in groups: _move(models, device)
+        groups = []
+        for make_model in makers:
+            groups.append(_build(make_model, seeds))
+            _move(groups[-1], device)
         res = _train(makers, groups, seeds, x.detach(), y.detach(), recipe, device)
         for models,*_ in res: _move(models, x.device)
     return res
