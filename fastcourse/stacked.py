@@ -26,22 +26,30 @@ class _Unstackable(Exception):
 
 _KINDS = {f:f.__name__ for f in (torch.rnn_tanh, torch.rnn_relu, torch.lstm, torch.gru)}
 
-class _Rule(TorchFunctionMode):
-    "Where it is active, recurrent layers work on R starts. `level` is that of the running `vmap`."
+class _Rules(TorchFunctionMode):
+    "Where it is active, recurrent and Linear layers work on R starts. `level` is that of the running `vmap`."
     def __init__(self, R):
         super().__init__()
         self.R, self.level, self.idle, self.failed = R, 0, {}, False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func not in _KINDS or _functorch.maybe_current_level() != self.level: return func(*args, **(kwargs or {}))
+        is_linear = func is F.linear and not kwargs and args[0].dim() == args[1].dim() == 2
+        if not (is_linear or func in _KINDS) or _functorch.maybe_current_level() != self.level:
+            return func(*args, **(kwargs or {}))
         self.failed = True # until it has not
-        with temporarily_clear_interpreter_stack(): res = self.layer(_KINDS[func], *args)
+        with temporarily_clear_interpreter_stack():
+            res = [self.linear(*args)] if is_linear else self.layer(_KINDS[func], *args)
         self.failed = False
-        return tuple(_functorch._add_batch_dim(t, 0, self.level) for t in res)
+        res = tuple(_functorch._add_batch_dim(t, 0, self.level) for t in res)
+        return res[0] if is_linear else res
 
     def stack(self, t): # what `t` stands for: (R, …)
         if not _functorch.is_batchedtensor(t): return t.expand(self.R, *t.shape)
         return _functorch.get_unwrapped(t).movedim(_functorch.maybe_get_bdim(t), 0)
+
+    def linear(self, x, w, b=None):
+        x, w = self.stack(x).mT, self.stack(w)
+        return (w @ x if b is None else torch.baddbmm(self.stack(b)[...,None], w, x)).mT
 
     def layer(self, kind, x, hx, weights, *args):
         if not isinstance(weights, (list, tuple)): raise _Unstackable("it packs sequences")
@@ -94,7 +102,7 @@ class _Stack:
     "R models of one kind as one. `params` are their parameters to train, each (R, …)."
     def __init__(self, models:list[nn.Module]):
         self.net = copy.deepcopy(max(models, key=lambda m: sum(p.numel() for p in m.parameters())))
-        self.rule, self.gates, self.own = _Rule(len(models)), _gates(self.net), [_tensors(m) for m in models]
+        self.rules, self.gates, self.own = _Rules(len(models)), _gates(self.net), [_tensors(m) for m in models]
         self.trained, places = {}, {}
         for k,t in _tensors(self.net).items():
             ts = [own[k].detach() for own in self.own]
@@ -114,16 +122,16 @@ class _Stack:
         "Losses (R,) of all starts. `counts`: how often each row comes, for cross entropy. Raises `_Unstackable`."
         whole = _is_cross_entropy(loss_func, y)
         # What torch.vmap does, without its wrapper, which takes as long as a small model.
-        self.rule.level = level = _functorch._vmap_increment_nesting(self.rule.R, 'error')
+        self.rules.level = level = _functorch._vmap_increment_nesting(self.rules.R, 'error')
         try:
             for place,k,t in self.places: place[k] = _functorch._add_batch_dim(t, 0, level)
-            with self.rule: res = self.net(x) if whole else loss_func(self.net(x), y)
+            with self.rules: res = self.net(x) if whole else loss_func(self.net(x), y)
             if not isinstance(res, Tensor) or not _functorch.is_batchedtensor(res):
                 raise _Unstackable("its loss is no tensor that depends on its parameters")
-            res = _functorch._remove_batch_dim(res, level, self.rule.R, 0)
+            res = _functorch._remove_batch_dim(res, level, self.rules.R, 0)
         except _Unstackable: raise
         except Exception as e: # the model's own code may refuse a stack; an error in a rule is no reason but a bug
-            if self.rule.failed: raise
+            if self.rules.failed: raise
             why = _first_line(e)
             known = [o for o,signs in _REASONS.items() if any(sign in why for sign in signs)]
             raise _Unstackable(*known[:1] or [f"torch.vmap cannot do it ({why})"]) from e
