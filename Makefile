@@ -1,5 +1,6 @@
 # make tour         install, then show the main job on real input, offline
-# make test         install, then every test: the notebooks, then tests/
+# make test         install, then the notebooks and the tests that stay in one process
+# make test-all     every test: also those that start programs, such as kernels, browsers and terminals
 # make test-long    the same with what takes long: hypothesis runs free, the lessons also in nbdev's shell
 # make test-cpus    every test on the instruction sets and thread counts that this machine can play
 # make test-lowest  every test with the lowest versions that setup.cfg admits
@@ -12,7 +13,7 @@ CONSTRAINTS := constraints.txt
 TESTING := PYTHONPATH=$(CURDIR)/tests/offline OMP_WAIT_POLICY=passive MPLBACKEND=Agg
 THREADS ?= 1
 
-.PHONY: help tour test test-nbs test-py test-long test-cpus test-lowest export lessons docs bench clean
+.PHONY: help tour test test-all test-nbs test-py test-long test-cpus test-lowest export lessons docs bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -43,15 +44,16 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 tour: $(VENV)/.installed
 	$(BIN)/fastcourse tour $(TOUR)
 
-test: test-nbs test-py
+test: export SELECTED = -m "not programs"
+test test-all: test-nbs test-py
 
-# The lessons run in a real kernel, in tests/test_lessons_in_kernels.py. One thread a worker: two workers share two cores.
+# The lessons run in a real kernel, in tests/test_lessons_in_kernels.py. One thread a worker.
 test-nbs: $(VENV)/.installed-dev
 	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/nbdev-test --skip-folder-re lessons --n-workers 2 --timing
 
-# In which order: tests/conftest.py
+# Which, and in which order: tests/conftest.py. Three workers for two cores: some wait for a browser or a server.
 test-py: $(VENV)/.installed-dev | node_modules/axe-core
-	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+	@$(TESTING) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(SELECTED) tests
 
 test-long: export FASTCOURSE_TEST_LONG = 1
 test-long: test-nbs test-py
@@ -61,7 +63,7 @@ test-cpus: $(VENV)/.installed-dev
 	@$(BIN)/python tests/cpus.py
 
 test-lowest:
-	@$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+	@$(MAKE) test-all VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 # make export       write fastcourse/*.py from the notebooks, and the lessons into the package
 export: $(VENV)/.installed-dev

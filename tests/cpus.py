@@ -1,10 +1,9 @@
-"""Run every test as other processors would: `make test-cpus`, or `python tests/cpus.py --quick`, as CI does.
+"""Run the tests as other processors would: `make test-cpus`, or `python tests/cpus.py --quick`, as CI does.
 Arguments of pytest narrow it down.
 
-`--quick` plays one processor, and leaves out what runs just before on the machine's own and whose numbers do not come
-from a network: programs and servers (the command, crawls, browsers, terminals), drawings, texts, the project's frame.
-Two more are left out that do train: the tour, whose spread over processors stands beside its bounds, and the lessons in
-kernels. `make test-cpus` leaves nothing out.
+Left out are programs and servers (the command, crawls, browsers, terminals), which a processor cannot change; but the
+lessons in kernels and the tour train, and are run. `--quick` plays one processor, and leaves out those two as well, and
+all else whose numbers do not come from a network: drawings, texts, files, what is said about bad input.
 
 torch picks its kernels by what the processor knows. `ATEN_CPU_CAPABILITY` and `ONEDNN_MAX_CPU_ISA` tell it to know
 less, so one machine can play older ones. Prints a table: the red tests by setting. Exit code 1 where there is any.
@@ -16,13 +15,16 @@ import sys
 import time
 from pathlib import Path
 
+from conftest import PROGRAMS
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 QUICK = "ATen default, oneDNN AVX2"
+TRAIN = {"lessons_in_kernels", "tour"}   # programs, but run
 # Left out by --quick: tests and notebooks, by their names without `test_` and `.py`, and by the start of their names
-TESTS = ("tour notebook terminal cli cli_streams cli_vision crawl clean kills download search play page lessons "
-         "lessons_in_kernels frame words pictures pictures_of_lessons plots editions language grading docs app slides "
-         "engines shards").split()
+TESTS = ("frame words pictures pictures_of_lessons plots editions language lessons filters clean search download "
+         "shards corpus text speak").split()
+WORDS = "bad broken damaged refused kill interrupted memory sentence json folder file csv save".split()
 NOTEBOOKS = ("00_core 00_la 00_scenes 01_saved 02_checks 02_engines 05_ 06_words 07 08_clean 10_boxes 11_ 12_ 13 14 "
              "15_").split()
 
@@ -36,8 +38,8 @@ def known(flag: str) -> bool:
 def settings() -> dict[str, dict[str, str]]:
     "name -> environment"
     own = {"own": {}}
-    aten = {o: {"ATEN_CPU_CAPABILITY": o} for o in ("default", "avx2", "avx512") if o == "default"
-            or known(o.replace("avx512", "avx512f"))}
+    aten = {"default": {"ATEN_CPU_CAPABILITY": "default"}}
+    if known("avx512f"): aten["avx2"] = {"ATEN_CPU_CAPABILITY": "avx2"}   # else AVX2 is the machine's own
     onednn = {o: {"ONEDNN_MAX_CPU_ISA": o} for o in ("SSE41", "AVX2") if known(o.lower().replace("sse41", "sse4_1"))}
     # convolutions stay quick with AVX2, all else is the plainest: what CI runs beside the machine's own setting
     other = {QUICK: aten["default"] | {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
@@ -45,11 +47,14 @@ def settings() -> dict[str, dict[str, str]]:
     return {f"{k}, {n} thread{'s'*(n > 1)}": v | {"OMP_NUM_THREADS": str(n)} for k, v in res.items() for n in (1, 2)}
 
 
-def left_out(name: str) -> str:
-    "The option of pytest that leaves out a file of tests, which must be there."
-    file = Path("tests")/f"test_{name}.py"
-    assert (ROOT/file).exists(), f"{file} is not there"
-    return f"--ignore={file}"
+def chosen(quick: bool) -> list[str]:
+    "Which tests: arguments of pytest."
+    names = {o.removeprefix("test_") for o in PROGRAMS}
+    names = names | TRAIN | {*TESTS} if quick else names - TRAIN
+    gone = [o for o in names if not (ROOT/"tests"/f"test_{o}.py").exists()]
+    assert not gone, f"{gone} are not there"
+    return ["tests", *(f"--ignore=tests/test_{o}.py" for o in sorted(names)),
+            *(["-k", f"not ({' or '.join(WORDS)})"] if quick else [])]
 
 
 def red(env: dict[str, str], args: list[str], quick: bool) -> tuple[list[str], str]:
@@ -64,7 +69,7 @@ def red(env: dict[str, str], args: list[str], quick: bool) -> tuple[list[str], s
                              env=env, capture_output=True, text=True)
         if out.returncode: res += re.findall(r"^\t(\S+\.ipynb)$", out.stderr, re.M) or ["nbdev-test"]
     run = [BIN/"python", "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder",
-           *(args or ["tests", *map(left_out, TESTS if quick else [])])]
+           *(args or chosen(quick))]
     out = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True).stdout
     return res + re.findall(r"^(?:FAILED|ERROR) (\S+)", out, re.M), out.strip().split("\n")[-1]
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hostile import CASES, LIMITS, Web, picture
 
@@ -26,9 +27,14 @@ def web():
 def test_hostile_cases(web, tmp_path):
     "Each of them ends, in time, with a row that says what happened; what is kept is a whole picture."
     start = time.monotonic()
-    df = download_images([web.url(o) for o in ("/same/0/photo.jpg", *CASES)], tmp_path, **LIMITS)[1:]
-    assert time.monotonic()-start < 60   # the limit of one URL is 2 s; far above it something hangs
-    for (case, (status, words)), o in zip(CASES.items(), df.itertuples()):
+    cases = sorted(CASES, key=lambda o: CASES[o][1] == "longer than")
+    n = sum(CASES[o][1] != "longer than" for o in cases)
+    # 2 s for those that never end; the others get what a busy machine may need
+    df = pd.concat([download_images([web.url(o) for o in part], tmp_path, **LIMITS | {"max_time": seconds})
+                    for part, seconds in ((["/same/0/photo.jpg", *cases[:n]], 60.), (cases[n:], 2.))])[1:]
+    assert time.monotonic()-start < 120   # far above it something hangs
+    for case, o in zip(cases, df.itertuples()):
+        status, words = CASES[case]
         if case == "/same/0/photo.jpg": status, words = "duplicate", "same URL"
         assert (o.status, words in o.reason) == (status, True), (case, o.status, o.reason)
         assert bool(o.file) == (not o.reason) == (o.status == "ok"), case
@@ -36,7 +42,7 @@ def test_hostile_cases(web, tmp_path):
             data = (tmp_path/o.file).read_bytes()
             assert hashlib.sha256(data).hexdigest() == o.sha256 and len(data) == o.bytes, case
             assert o.file.startswith(o.sha256[:20]), case
-    kept = dict(zip(CASES, df.file))
+    kept = dict(zip(cases, df.file))
     assert kept["/no-ending"].endswith(".webp") and kept["/png.jpg"].endswith(".png")
     assert df.file[df.file != ""].nunique() == (df.status == "ok").sum()
     row_0 = hashlib.sha256(picture(20)).hexdigest()[:20]+".jpg"
