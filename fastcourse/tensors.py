@@ -300,9 +300,6 @@ def plot_top_losses(x:Tensor|tuple, y:Tensor, samples, outs, preds, losses, **kw
 # %% ../nbs/02_tensors.ipynb #1b74f6a2
 class TensorDataLoaders(DataLoaders):
     "A training and a validation `TensorDL`."
-    @property
-    def n_inp(self) -> int: return self.loaders[0].dataset.n_inp
-
     def test_dl(self,
         test_items, # New inputs, see `TensorRows.like`; with `with_labels` a pair (x, y), or (x1, x2, …, y)
         rm_type_tfms=None, # In fastai's signature; tensors have no type transforms
