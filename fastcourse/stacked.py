@@ -103,6 +103,7 @@ class _Stack:
     def __init__(self, models:list[nn.Module]):
         self.net = copy.deepcopy(max(models, key=lambda m: sum(p.numel() for p in m.parameters())))
         self.rules, self.gates, self.own = _Rules(len(models)), _gates(self.net), [_tensors(m) for m in models]
+        if any(getattr(m, 'sparse', False) for m in self.net.modules()): raise _Unstackable("it has sparse gradients")
         self.trained, places = {}, {}
         for k,t in _tensors(self.net).items():
             ts = [own[k].detach() for own in self.own]

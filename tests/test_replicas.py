@@ -472,6 +472,14 @@ def test_what_cannot_be_stacked_says_so_and_trains_alone(make_model, why):
         torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-4, atol=1e-6)
 
 
+def test_sparse_gradients_are_trained_alone():
+    def make(): return nn.Sequential(nn.Embedding(6, 4, sparse=True), nn.Linear(4, 6))
+    with pytest.warns(UserWarning, match="sparse gradients"):
+        res = train_replicas(make, codes6[:-1], codes6[1:], CE, n=2, epochs=4, opt="sgd")
+    losses = alone(make, codes6[:-1], codes6[1:], CE, range(2), 4, opt="sgd")[1]
+    np.testing.assert_allclose(res.losses, losses, rtol=1e-5)
+
+
 def test_alone_over_processes():
     def make(): return nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1))
     with warnings.catch_warnings():
