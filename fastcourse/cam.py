@@ -6,7 +6,7 @@
 __all__ = ['CAMs', 'load_cams', 'cams', 'gradcam', 'lay_over']
 
 # %% ../nbs/10_cam.ipynb #71077065
-import io, math, numbers, struct, tempfile, tokenize, warnings, zipfile
+import hashlib, math, numbers, re, struct, tokenize, warnings, zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ with late_imports(): from fastai.vision.all import *
 from .boxes import *
 from .cells import *
 from .core import *
+from .mapfile import *
 from .seen import *
 
 # %% ../nbs/10_cam.ipynb #9042e5d5
@@ -82,98 +83,21 @@ def _readable_head(net:nn.Module) -> nn.Linear:
                      "read; use gradcam, or make a new head with cam_learner(dls, head=lrnr) and train it")
 
 # %% ../nbs/10_cam.ipynb #8a0cbd9c
-def _batches(lrnr:Learner, items, bs:int|None) -> tuple[Iterable, list]:
-    "Batches of pictures (n, 3, H, W) with marks (n,), and a list of the items."
-    if bs is None: bs = lrnr.dls.bs
-    check_whole('bs', bs)
-    if not isinstance(items, Tensor):
-        items = as_items(items)
-        return picture_loader(lrnr.dls, items, bs),items
+def _check_items(items) -> list|Tensor:
+    "A batch tensor as it is, anything else as a list of paths and PIL pictures."
+    if not isinstance(items, Tensor): return as_items(items)
     if items.ndim != 4 or items.shape[1] != 3 or not len(items):
         raise InputError(f"a batch tensor of shape {tuple(items.shape)}: (N, 3, H, W) is needed")
     if not items.is_floating_point():
         raise InputError(f"a batch tensor of {items.dtype}: give floats as the network takes them, or pictures as "
                          "arrays (h, w, 3)")
-    return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)],list(items)
+    return items
 
-# %% ../nbs/10_cam.ipynb #465d5713
-class _MapFile:
-    "Maps on their way to an `.npz` file, a batch at a time."
-    def __init__(self, file:Path):
-        if file.is_dir() or not file.name:
-            raise InputError(f"save={str(file)!r} is a folder; give the name of a file, such as maps.npz")
-        self.file,self.n,self.array = file,0,None
-        try: self.raw = tempfile.TemporaryFile(dir=file.parent) # without a name: nothing of it can be left
-        except OSError as e: raise InputError(f"{file} cannot be written: {e.strerror}; choose another place") from e
-
-    def append(self, maps:Tensor) -> None: # (n, classes, h, w)
-        self.array = (maps if maps.dtype in (torch.float16, torch.float32) else maps.float()).numpy()
-        self.raw.write(np.ascontiguousarray(self.array).data)
-        self.n += len(maps)
-
-    def finish(self, **arrays) -> None:
-        "Put the maps and `arrays` into one file, and give it its name."
-        self.raw.seek(0)
-        with write_beside(self.file) as out, zipfile.ZipFile(out, 'w') as z:
-            info = zipfile.ZipInfo('maps.npy')
-            info.extra = struct.pack('<HH2x', 0xd935, 2) # with these 6 bytes the numbers start at a multiple of 64
-            with z.open(info, 'w', force_zip64=True) as f:
-                np.lib.format.write_array_header_1_0(f, dict(
-                    descr=np.lib.format.dtype_to_descr(self.array.dtype), fortran_order=False,
-                    shape=(self.n, *self.array.shape[1:])))
-                shutil.copyfileobj(self.raw, f, 1 << 20)
-            for name,a in arrays.items():
-                with z.open(f'{name}.npy', 'w') as f: np.lib.format.write_array(f, np.asarray(a), allow_pickle=False)
-
-    def __enter__(self): return self
-    def __exit__(self, *error): self.raw.close()
-
-def _array_header(f) -> tuple[tuple, np.dtype]:
-    "Shape and type of the array that begins at `f`."
-    version = np.lib.format.read_magic(f)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape,fortran,dtype = read(f)
-    if fortran and len(shape) > 1: raise ValueError('an array lies by columns')
-    return shape,dtype
-
-_most = 1 << 30 # bytes that are read of one array other than the maps: what is larger is no list of names and numbers
-
-class _MapReader:
-    "The arrays of a map file. They can be no larger than the file; anything else is refused before it is read."
-    def __init__(self, file:Path):
-        self.file = file
-        with zipfile.ZipFile(file) as z: self.infos = {o.filename: o for o in z.infolist()}
-        for o in self.infos.values():
-            if o.flag_bits & 1: raise ValueError(f'{o.filename} is encrypted')
-            if o.compress_type != zipfile.ZIP_STORED: raise ValueError(f'{o.filename} is compressed')
-
-    def _find(self, f, name:str, kind:str, shape:tuple) -> tuple[tuple, np.dtype, int]:
-        "Shape and type of the array `name` in the open file, and where its numbers begin."
-        info = self.infos[f'{name}.npy']
-        f.seek(info.header_offset+26)
-        f.seek(sum(struct.unpack('<HH', f.read(4))), 1)
-        start = f.tell()
-        found,dtype = _array_header(f)
-        if dtype.kind != kind: raise ValueError(f'{name} is of type {dtype}')
-        if len(found) != len(shape) or any(b not in (None, a) for a,b in zip(found, shape)):
-            raise ValueError(f'{name} has the shape {found}')
-        if f.tell()-start+math.prod(found)*dtype.itemsize != info.file_size or not info.file_size:
-            raise ValueError(f'{name} has another length than it says')
-        return found,dtype,f.tell()
-
-    def maps(self, n_classes:int) -> np.ndarray:
-        "The maps as they lie on the disk; a change stays in memory."
-        with open(self.file, 'rb') as f:
-            shape,dtype,at = self._find(f, 'maps', 'f', (None, n_classes, None, None))
-            return np.memmap(f, dtype, 'c', at, shape)
-
-    def array(self, name:str, kind:str, shape:tuple) -> np.ndarray:
-        "The array `name`, its checksum compared; None in `shape` is any length."
-        with open(self.file, 'rb') as f, zipfile.ZipFile(f) as z:
-            self._find(f, name, kind, shape)
-            if self.infos[f'{name}.npy'].file_size > _most: raise ValueError(f'{name} is larger than {_most >> 20} MiB')
-            with z.open(f'{name}.npy') as part:
-                return np.lib.format.read_array(io.BytesIO(part.read()), allow_pickle=False)
+def _batches(dls:DataLoaders, items:list|Tensor, bs:int) -> Iterable:
+    "Batches of pictures (n, 3, H, W) with marks (n,)."
+    if not len(items): return []
+    if not isinstance(items, Tensor): return picture_loader(dls, items, bs)
+    return [(b, torch.ones(len(b), dtype=torch.bool)) for b in items.split(bs)]
 
 # %% ../nbs/10_cam.ipynb #06d6f5be
 def load_cams(
@@ -192,7 +116,7 @@ def load_cams(
         raise InputError(f"{file} {'is no file' if file.exists() else 'does not exist'}; make it with cams(lrnr, "
                          f"items, save={str(file)!r})")
     try:
-        r = _MapReader(file)
+        r = MapReader(file)
         vocab = r.array('vocab', 'U', (None,)).tolist()
         maps = r.maps(len(vocab))
         n = len(maps)
@@ -225,10 +149,13 @@ def _without(items:list, good:Tensor) -> tuple[list, list]:
     return [o for o,g in zip(items, good) if g],skipped
 
 def _place(logits:Tensor|None, new:Tensor, n:int, n_classes:int) -> Tensor:
-    "Where the logits of all `n` pictures go."
+    "Where the logits of all `n` pictures go; refuses `new` ones that are none."
     # One place: small pieces kept between large ones that are freed would make the memory grow
     if new.shape[1:] != (n_classes,):
         raise InputError(f"this network gives {tuple(new.shape[1:])} numbers a picture for {n_classes} classes")
+    if not new.isfinite().all():
+        raise InputError("this network answers with what is no number (NaN or infinity): its weights are damaged; "
+                         "train again")
     return torch.empty(n, n_classes) if logits is None else logits
 
 def _check_kind(lrnr:Learner) -> None:
@@ -239,6 +166,26 @@ def _check_kind(lrnr:Learner) -> None:
     if isinstance(loss, (BaseLoss, nn.Module)) and isinstance(getattr(loss, 'func', loss), nn.BCEWithLogitsLoss):
         raise InputError("this learner gives several classes a picture (BCEWithLogitsLoss); the maps need one class a "
                          "picture")
+
+def _made_from(lrnr:Learner, items:list|Tensor) -> dict[str, str]|None:
+    "Digests of what maps are made from, the same in another process; None where the pictures are no files."
+    if not all(isinstance(o, Path) for o in items): return None
+    plain = lambda o: re.sub(' at 0x[0-9a-f]+', '', repr(o)).encode()
+    with hookable(lrnr.model) as net: model = hashlib.sha256(plain(net)+plain(list(lrnr.dls.vocab)))
+    for k,v in net.state_dict().items():
+        model.update(k.encode())
+        model.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    pictures,dl = hashlib.sha256(),lrnr.dls.valid
+    for o in items: pictures.update(os.path.abspath(o).encode(errors='surrogateescape')+b'\0')
+    preparation = hashlib.sha256(b''.join(map(plain, (dl.after_item, dl.before_batch, dl.after_batch))))
+    return {k: o.hexdigest() for k,o in dict(model=model, pictures=pictures, preparation=preparation).items()}
+
+def _open_file(lrnr:Learner, items:list|Tensor, save:str|Path|None):
+    "The file for the maps; what an interrupted call has left there is told."
+    if save is None: return nullcontext()
+    out = MapFile(as_path('save', save, 'file'), _made_from(lrnr, items))
+    if out.n: print(f"{out.part}: goes on behind {out.n} of {len(items)} pictures", flush=True)
+    return out
 
 def _explain(
     lrnr:Learner,
@@ -251,29 +198,35 @@ def _explain(
 ) -> CAMs:
     "Maps of all `items`, batch by batch; in memory, or on the disk under the name `save`."
     _check_kind(lrnr)
-    batches,items = _batches(lrnr, items, bs)
+    if bs is None: bs = lrnr.dls.bs
+    check_whole('bs', bs)
+    items = _check_items(items)
     param,vocab = next(lrnr.model.parameters()),list(lrnr.dls.vocab)
     # Not torch.inference_mode: its tensors cannot be changed afterwards
-    with (torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model),
-          nullcontext() if save is None else _MapFile(as_path('save', save, 'file')) as out):
+    with torch.inference_mode(False), torch.no_grad(), eval_mode(lrnr.model), _open_file(lrnr, items, save) as out:
         maps,logits,good,n = [],None,torch.ones(len(items), dtype=torch.bool),0
-        keep = maps if out is None else out
+        for o in [] if out is None else out.records():
+            old,ok = (torch.from_numpy(o[k].copy()) for k in ('logits', 'good'))
+            logits = _place(logits, old, len(items), len(vocab))
+            logits[n:n+len(ok)],good[n:n+len(ok)] = old,ok
+            n += len(ok)
+        batches = _batches(lrnr.dls, items[n:], bs)
         for x,ok in progress(batches, desc, len(batches)):
             new = [o.cpu() for o in explain(x.as_subclass(Tensor).to(param.device, param.dtype))]
-            logits = _place(logits, new[1], len(items), len(vocab))
-            logits[n:n+len(ok)],good[n:n+len(ok)] = new[1],ok.as_subclass(Tensor).cpu()
-            keep.append(new[0] if good[n:n+len(ok)].all() else new[0][good[n:n+len(ok)]])
+            logits,ok = _place(logits, new[1], len(items), len(vocab)),ok.as_subclass(Tensor).cpu()
+            logits[n:n+len(ok)],good[n:n+len(ok)] = new[1],ok
+            if out is None: maps.append(new[0] if ok.all() else new[0][ok])
+            else: # which knows no bfloat16
+                new = [o if o.dtype == torch.float16 else o.float() for o in new]
+                out.append(*(o.numpy() for o in (*new, ok)))
             n += len(ok)
             del new
         items,skipped = _without(items, good)
         logits,labels = logits[good],[_label(o, vocab) for o in items]
-        if not logits.isfinite().all():
-            raise InputError("this network answers with what is no number (NaN or infinity): its weights are damaged; "
-                             "train again")
         if out is not None:
-            out.finish(logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)),
+            out.finish(len(items), logits=logits.numpy(), labels=[o or '' for o in labels], vocab=list(map(str, vocab)),
                        cells=cells, items=[str(o) if isinstance(o, Path) else '' for o in items])
-        maps = torch.cat(maps) if save is None else load_cams(save, lrnr.dls).maps
+        maps = torch.cat(maps) if out is None else torch.from_numpy(MapReader(out.file).maps(len(vocab)))
     return CAMs(maps, logits, labels, vocab, items, lrnr.dls, cells, skipped)
 
 # %% ../nbs/10_cam.ipynb #fb7e1ce4
@@ -281,15 +234,16 @@ def cams(
     lrnr:Learner, # A learner with a readable head, from `cam_learner`
     items, # Paths, PIL pictures, arrays (h, w, 3), a folder, or a batch tensor (N, 3, H, W) as the network takes it
     bs:int|None=None, # Batch size; by default that of the learner
-    save:str|Path|None=None, # Write the maps to this `.npz` file as they come, and keep none in memory
+    save:str|Path|None=None, # Write the maps to this `.npz` file as they come, keep none in memory
 ) -> CAMs:
     """Class activation maps of all classes for all pictures: one forward pass and one einsum a batch.
 
     Pictures are prepared as the learner's validation set is. One that cannot be read is left out, named in a warning
     and in `skipped`. Nothing of the learner is changed; a compiled one runs as it was before. The file of `save`
-    appears when it is complete; `numpy.load` and `load_cams` read it. Raises `InputError` for a head that cannot be
-    read, no readable pictures, or a tensor of another shape. Zhou and others, CVPR 2016; lesson 5.7, “Where
-    did it look?”."""
+    appears when it is complete; `numpy.load` and `load_cams` read it. Until then maps of picture files stand beside it,
+    in `save` + '.part': where the call was interrupted or killed, the same call goes on from there. Raises `InputError`
+    for a head that cannot be read, no readable pictures, a tensor of another shape, and a `save` that is something
+    else or was begun with another learner or list. Zhou and others, CVPR 2016; lesson 5.7, “Where did it look?”."""
     check_learner(lrnr, 'cam_learner')
     with hookable(lrnr.model) as net:
         linear = _readable_head(net)
@@ -446,14 +400,15 @@ def show(self:CAMs,
     ncols = min(ncols, len(self))
     nrows = min(nrows, math.ceil(len(self)/ncols))
     picks = np.linspace(0, len(self)-1, min(nrows*ncols, len(self))).round().astype(int)
-    maps,probs,predicted,idx = self.chosen(which),self.probs,self.predicted,self.class_idx(which).tolist()
-    top = _brightest(maps[picks])
+    probs,predicted,idx = self.probs,self.predicted,self.class_idx(which)
+    maps = self.maps[picks, idx[picks]] # no others, which may be on the disk
+    top = _brightest(maps)
     by_file = {} if boxes is None else boxes_by_file(boxes)
     fig,axs = plt.subplots(nrows, ncols, figsize=figsize or (2.2*ncols, 2.4*nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.set_axis_off()
-    for ax,i in zip(axs.flat, picks):
+    for ax,i,evidence in zip(axs.flat, picks, maps):
         im = self.picture(i)
-        heat = (self.enlarge(maps[i], im.shape[:2])/top).clamp(0, 1).numpy()
+        heat = (self.enlarge(evidence, im.shape[:2])/top).clamp(0, 1).numpy()
         ax.imshow(lay_over(im, heat, alpha, cmap))
         wrong = self.labels[i] is not None and predicted[i] != self.labels[i]
         ax.set_title(f'{self.vocab[idx[i]]} ({probs[i, idx[i]]:.2f})', fontsize=10,

@@ -134,13 +134,25 @@ def _import(name:str, extra:str):
     except ImportError as e:
         raise InputError(f"{extra} is not installed ({e}); pip install 'fastcourse[{extra}]'") from None
 
+def _dask_tls():
+    "How a client speaks to a cluster on tls://, from Dask's settings."
+    _import('distributed', 'dask')
+    from distributed.security import Security
+    try: context = Security().get_connection_args('client').get('ssl_context')
+    except OSError as e: raise InputError(f"the certificates in Dask's settings cannot be read ({e}); see "
+                                          "distributed.comm.tls there.") from None
+    if context: return context
+    raise InputError("a cluster on tls:// wants certificates; name them in Dask's settings, as distributed.comm.tls.")
+
 def _check_reached(engine:str, address:str, timeout:float) -> None:
     "Raises `InputError` where no cluster listens there. Ray would try for a minute, Dask wait for ever for an answer."
     parts = re.fullmatch(r'(?:\w+://)?\[?([^/]+?)\]?:(\d{1,5})', address)
     if not parts: raise InputError(f"address={address!r} is none; give host:port, as tcp://10.0.0.1:8786.")
     try:
         with socket.create_connection((parts[1], int(parts[2])), timeout) as s:
-            if engine == 'dask' and not address.startswith('tls'): s.recv(1) # a scheduler speaks first
+            if engine == 'dask' and address.startswith('tls'):
+                with _dask_tls().wrap_socket(s, server_hostname=parts[1]) as o: o.recv(1)
+            elif engine == 'dask': s.recv(1) # a scheduler speaks first
     except (OSError, OverflowError) as e:
         raise InputError(f"the cluster at {address} cannot be reached ({e}); is it running?") from None
 

@@ -18,6 +18,7 @@ from fastai.callback.data import CollectDataCallback
 from fastai.callback.progress import ProgressCallback
 from fastai.data.load import DataLoader
 from fastai.learner import AvgMetric, Callback, Learner
+from fastai.losses import LabelSmoothingCrossEntropy
 from fastai.metrics import accuracy, accuracy_multi, error_rate, mae, mse, top_k_accuracy
 from fastai.torch_core import apply, distrib_barrier, noop, num_distrib, rank_distrib, to_detach
 from .core import InputError
@@ -73,6 +74,12 @@ def _from_first(tensors):
 
 _row_means = (accuracy, error_rate, accuracy_multi, top_k_accuracy, mse, mae)
 
+def _weighed(loss_func):
+    "torch's loss of classes, where its mean goes by the weights of the classes or leaves one out; else None."
+    f = getattr(loss_func, 'func', loss_func)
+    of_classes = isinstance(f, nn.CrossEntropyLoss|nn.NLLLoss)
+    return f if of_classes and (f.weight is not None or f.ignore_index >= 0) else None
+
 class ShareWork(Callback):
     "Lets the processes train one model. `distrib_ctx` adds it."
     order,weight = TrainEvalCallback.order+1,1 # weight: 0 where this process has no row of the batch
@@ -100,7 +107,7 @@ class ShareWork(Callback):
         self.mets = list(learn.metrics) if rec and (rec.train_metrics if learn.training else rec.valid_metrics) else []
         means = all(type(m) is AvgMetric and m.func in _row_means for m in self.mets)
         rows = any(isinstance(o, (GatherPredsCallback, CollectDataCallback)) for o in learn.cbs)
-        self.gathers = self.mets and learn.training or not means or rows
+        self.gathers = self.mets and learn.training or not means or rows or _weighed(learn.loss_func) is not None
     def before_validate(self):
         self.before_train()
         if not self.sync_bn: _from_first(self.learn.model.buffers())
@@ -111,10 +118,20 @@ class ShareWork(Callback):
         dl.rows,dl.gathered = dl.counts[self.learn.iter],False
         ShareWork.weight = int(dl.rows[self.rank] > 0)
 
+    def share_of_loss(self) -> float:
+        "The part that the rows of this process have in the loss of all."
+        rows,f,yb = self.learn.dl.rows,_weighed(self.learn.loss_func),self.learn.yb
+        if f is None or len(yb) != 1 or yb[0].is_floating_point(): return rows[self.rank]/sum(rows)
+        y = yb[0].detach().as_subclass(Tensor)
+        y = y[y != f.ignore_index] if rows[self.rank] else y.flatten()[:0]
+        mass = torch.tensor(float(len(y)) if f.weight is None else f.weight[y].sum().item(), dtype=torch.float64)
+        return (mass/_total(mass)).item()
+
     def before_backward(self):
-        rows = self.learn.dl.rows
-        self.part = rows[self.rank]*self.world/sum(rows)
-        if self.part != 1: self.learn.loss_grad = self.learn.loss_grad*self.part
+        self.part = self.share_of_loss()*self.world
+        if not self.part and _weighed(self.learn.loss_func): # 0/0 is no number, and no gradient
+            self.learn.loss_grad,self.learn.loss = self.learn.pred.sum()*0,self.learn.loss.new_zeros(())
+        elif self.part != 1: self.learn.loss_grad = self.learn.loss_grad*self.part
     def after_backward(self):
         "The mean of the gradients, and of the loss, over all rows."
         learn = self.learn
@@ -136,9 +153,11 @@ class ShareWork(Callback):
         dl = learn.dl
         if self.gathers:
             all_rows = lambda b: apply(lambda o: gather_rows(o, dl.rows, self.rank), b)
-            here = dl.rows[self.rank]/sum(dl.rows)
+            here = 0 if learn.training else self.share_of_loss()
             learn.pred,learn.yb = all_rows(learn.pred),all_rows(learn.yb)
-            if not learn.training: learn.loss = all_rows(learn.loss) if learn.loss.ndim else _total(learn.loss*here)
+            if not learn.training and not learn.loss.ndim:
+                learn.loss = _total(learn.loss*here if here else learn.loss.new_zeros(()))
+            elif not learn.training: learn.loss = all_rows(learn.loss)
             dl.gathered = True
         elif not learn.training and not dl.rows[self.rank]: learn.yb = () # the recorder counts nothing then
 
@@ -188,8 +207,10 @@ class SharedLearner(Learner):
         """fastai's: in the block all processes that `torchrun` started train this learner together; on CPUs by gloo.
 
         A step takes `bs` rows in each process. Metrics and predictions are over all rows, in all processes; only
-        process 0 writes and prints. The loss must be a mean over rows. Raises `InputError` where the processes
-        have other data or networks, and `ProcessLost` where another process ended or was silent for the timeout."""
+        process 0 writes and prints. The loss must be a mean over rows; torch's cross entropy may have weights of
+        classes or leave one out (`ignore_index`). Raises `InputError` where the processes have other data or
+        networks, for smoothed labels of fastai with weights, whose mean cannot be put together from parts, and
+        `ProcessLost` where another process ended or was silent for the timeout."""
         if not num_distrib():
             if 'ACCELERATE_MIXED_PRECISION' in os.environ and 'MASTER_PORT' in os.environ:
                 raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says; use "
@@ -205,7 +226,10 @@ class SharedLearner(Learner):
         if num_distrib() == 1:
             yield self
             return
-        timeout = _settings(kwargs)
+        timeout,loss = _settings(kwargs),getattr(self.loss_func, 'func', self.loss_func)
+        if isinstance(loss, LabelSmoothingCrossEntropy) and loss.weight is not None:
+            raise InputError("fastai's LabelSmoothingCrossEntropy with weights is no mean that processes can share; "
+                             "use nn.CrossEntropyLoss(weight, label_smoothing=0.1), or leave out the weights.")
         try:
             _start(timeout)
             with self._shared(sync_bn): yield self

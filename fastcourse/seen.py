@@ -29,7 +29,7 @@ def rgb_image(
 # %% ../nbs/09_seen.ipynb #577617df
 def _as_item(o):
     "A path or a picture as it is, an array as a picture."
-    if isinstance(o, (str, Path)): return Path(o).expanduser()
+    if isinstance(o, (str, Path)): return (o if isinstance(o, Path) else Path(o)).expanduser()
     if isinstance(o, np.ndarray):
         if o.ndim not in (2, 3) or o.ndim == 3 and o.shape[2] not in (3, 4) or not o.size:
             raise InputError(f"an array of shape {o.shape} is no picture; (h, w) or (h, w, 3) is needed")

@@ -31,12 +31,18 @@ def _tensor(v, name, floats):
     if not isinstance(v, Tensor):
         raise InputError(f"{name} is of type {type(v).__name__}; pass a tensor, an array, a DataFrame or a Series.")
     if not v.ndim or not v.numel(): raise InputError(f"{name} has shape {tuple(v.shape)}; it must have a row at least.")
-    try: finite = v.isfinite()
+    try: row = _row_not_finite(v)
     except NotImplementedError as e: raise InputError(f"{name} is a tensor of {v.dtype}; pass real numbers.") from e
-    if not finite.all():
-        row = int((~finite).reshape(len(v), -1).any(1).nonzero()[0])
-        raise InputError(f"{name} has NaN or infinity, first in row {row}; repair or drop such rows.")
+    if row is not None: raise InputError(f"{name} has NaN or infinity, first in row {row}; repair or drop such rows.")
     return v
+
+def _row_not_finite(v):
+    "The first row with NaN or infinity; None where there is none."
+    at = 0
+    for part in v.split(max(1, (len(v) << 20)//v.numel())): # `isfinite` takes more memory than what it looks at
+        finite = part.isfinite()
+        if not finite.all(): return at+int((~finite).reshape(len(part), -1).any(1).nonzero()[0])
+        at += len(part)
 
 def _odd(v, name):
     "What makes a tensor unfit for training, and the way out."

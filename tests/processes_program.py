@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import torch
 from fastai.basics import Callback, DataLoaders, TfmdDL, set_seed
-from fastai.metrics import mae, rmse
+from fastai.losses import LabelSmoothingCrossEntropyFlat
+from fastai.metrics import accuracy, mae, rmse
 from fastai.optimizer import SGD
 from torch import nn
 
@@ -80,6 +81,33 @@ def train(n, bs, n_valid, make, metrics):
     return dict(history=history(lrnr).drop(columns=["epoch", "seconds"]).values.tolist(), valid=valid, x=x.tolist(),
                 preds=preds.tolist(), targets=targets.tolist(), losses=losses.flatten().tolist(),
                 weights=[o.tolist() for o in lrnr.model.state_dict().values()])
+
+
+def weighted(name):
+    "Losses whose mean goes by the classes of the rows. Rows 3 to 5, a whole share, are of a class without weight."
+    weight = torch.tensor([0.2, 3., 1., 0.], dtype=torch.float64)
+    loss = dict(weight=nn.CrossEntropyLoss(weight), smooth=nn.CrossEntropyLoss(weight+0.1, label_smoothing=0.1),
+                ignore=nn.CrossEntropyLoss(ignore_index=1), nll=nn.NLLLoss(weight),
+                share=nn.CrossEntropyLoss(weight))[name]
+    g = torch.Generator().manual_seed(5)
+    x, y = torch.randn(30, 5, generator=g, dtype=torch.float64), torch.randint(3, (30,), generator=g)
+    y[3:6] = 1 if name == "ignore" else 3
+    set_seed(7)
+    net = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4), nn.LogSoftmax(1)).double()
+    n, bs = (6, None) if name == "share" else (30, 6//WORLD)
+    lrnr = quiet(tensor_learner(x[:n], y[:n], net, loss, (x[:12], y[:12]), bs, 1e-2, metrics=[accuracy]))
+    with lrnr.distrib_ctx():
+        lrnr.fit(3)
+        valid = list(lrnr.validate())
+    return dict(history=history(lrnr).drop(columns=["epoch", "seconds"]).values.tolist(), valid=valid,
+                weights=[o.tolist() for o in lrnr.model.state_dict().values()])
+
+
+def smoothed():
+    loss = LabelSmoothingCrossEntropyFlat(weight=torch.ones(2))
+    try:
+        with tensor_learner(torch.zeros(4, 2), torch.arange(4) % 2, nn.Linear(2, 2), loss).distrib_ctx(): pass
+    except InputError as e: return str(e)
 
 
 def find_rate(folder):
@@ -174,11 +202,13 @@ def other_data():
 
 def main(folder, long):
     res = {k: train(*v) for k, v in CASES.items()}
+    res["weighted"] = {k: weighted(k) for k in ("weight", "smooth", "ignore", "nll", "share")}
     res.update(by_rows=by_rows(), rate=find_rate(folder))
     if long: res.update(words=words(folder), workers=by_rows(2), pictures=pictures(Path(folder)/"pictures"))
     if WORLD > 1:
         silent = SimpleNamespace(timeout=timedelta(seconds=1))
         # each of these ends the group, and the next one starts it again
+        res["smoothed"] = smoothed()
         res.update(other_data=other_data(), failed=ends(fail), interrupted=ends(interrupt),
                    silent=ends(lambda: time.sleep(5), kwargs_handlers=[silent]), after=train(*CASES["full"]))
         Path(folder, f"out{RANK}.json").write_text(json.dumps(res))

@@ -1,7 +1,12 @@
 """Class activation maps: identities, peers, every kind of input, faults, and memory."""
+import multiprocessing
+import os
+import resource
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -19,6 +24,7 @@ from torchcam import methods
 from fastcourse.cam import cams, gradcam, lay_over, load_cams
 from fastcourse.cells import map_cells
 from fastcourse.core import InputError
+from fastcourse.mapfile import MapFile, MapReader
 from fastcourse.scenes import digit_scenes
 from fastcourse.vision import cam_learner, folder_dls
 
@@ -490,14 +496,159 @@ def test_half_precision_stays_half_on_the_disk(dls, files, tmp_path):
         load_cams(tmp_path/"maps.npz", dls).picture(0)
 
 
-def test_an_interrupted_save_leaves_nothing(lrnr, files, tmp_path, monkeypatch):
-    import fastcourse.cam as cam
-    (tmp_path/"maps.npz").write_text("of yesterday")
-    def stop(*args): raise KeyboardInterrupt
-    monkeypatch.setattr(cam._MapFile, "append", stop)
-    with pytest.raises(KeyboardInterrupt):
-        cams(lrnr, files, save=tmp_path/"maps.npz")
-    assert [o.name for o in tmp_path.iterdir()] == ["maps.npz"] and (tmp_path/"maps.npz").read_text() == "of yesterday"
+def stop_after(lrnr, n, stop):
+    "A hook that calls `stop` when the body is called for the (n+1)th time; it counts the calls in `calls`."
+    map_cells(lrnr.model[0])  # which runs the body, too, the first time
+    def hook(*args):
+        hook.calls += 1
+        if hook.calls > n: stop()
+    hook.calls = 0
+    handle = lrnr.model[0].register_forward_pre_hook(hook)
+    hook.remove = handle.remove
+    return hook
+
+
+def interrupted(lrnr, items, file, n=2):
+    "`cams` a picture at a time, until the user stops it."
+    def stop(): raise KeyboardInterrupt
+    hook = stop_after(lrnr, n, stop)
+    with pytest.raises(KeyboardInterrupt): cams(lrnr, items, bs=1, save=file)
+    hook.remove()
+
+
+def names(folder): return sorted(o.name for o in folder.iterdir())
+
+
+def test_an_interrupted_save_of_what_are_no_files_leaves_nothing(lrnr, files, tmp_path):
+    good = tmp_path/"maps.npz"
+    cams(lrnr, files[:1], save=good)
+    before = good.read_bytes()
+    for items in (tensors(lrnr, files), [Image.open(f) for f in files]):
+        interrupted(lrnr, items, good)
+        assert names(tmp_path) == ["maps.npz"] and good.read_bytes() == before
+
+
+def test_a_killed_process_is_gone_on_with(lrnr, files, tmp_path, capsys):
+    "kill -9 after five pictures: nothing is taken for the whole, and seven are left to do."
+    broken = tmp_path/"broken.png"
+    broken.write_bytes(files[0].read_bytes()[:300])
+    items, out, folder = [*files[:3], broken, *files[3:]], tmp_path/"new"/"maps.npz", tmp_path/"new"
+    folder.mkdir()
+    def work():
+        torch.set_num_threads(1)  # as torch's own loaders do: the threads of the parent are not in the child
+        stop_after(lrnr, 5, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        cams(lrnr, items, bs=1, save=out)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL and names(folder) == ["maps.npz.part"]
+    with pytest.raises(InputError, match="damaged"): load_cams(folder/"maps.npz.part", lrnr.dls)
+    capsys.readouterr()
+    hook = stop_after(lrnr, 100, None)
+    with pytest.warns(UserWarning, match="broken.png"): m = cams(lrnr, items, bs=1, save=out)
+    hook.remove()
+    assert f"goes on behind 5 of {len(items)} pictures" in capsys.readouterr().out and hook.calls == len(items)-5
+    assert names(folder) == ["maps.npz"] and [o for o, _ in m.skipped] == [broken]
+    plain = cams(lrnr, files)
+    for o in (m, load_cams(out, lrnr.dls)):
+        assert_close(o.maps, plain.maps, **close)
+        assert_close(o.logits, plain.logits, **close)
+        assert (o.items, o.labels) == (plain.items, plain.labels)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    "And a worker of the loader that outlives its program for a moment holds nobody up."
+    about = dict.fromkeys(("model", "pictures", "preparation"), "x")
+    fork = multiprocessing.get_context("fork")
+    def refused():
+        try: MapFile(tmp_path/"maps.npz", about)
+        except InputError as e: os._exit("another process writes" in str(e))
+        os._exit(2)
+    def killed():
+        out = MapFile(tmp_path/"maps.npz", about)
+        fork.Process(target=time.sleep, args=(60,)).start()
+        worker.send(multiprocessing.active_children()[0].pid)
+        assert out.part.exists()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with MapFile(tmp_path/"maps.npz", about):
+        child = fork.Process(target=refused)
+        child.start()
+        child.join()
+        assert child.exitcode == 1
+    pid, worker = fork.Pipe(duplex=False)
+    child = fork.Process(target=killed)
+    child.start()
+    child.join()
+    with MapFile(tmp_path/"maps.npz", about) as out: assert out.n == 0
+    os.kill(pid.recv(), signal.SIGKILL)
+
+
+def test_what_was_begun_with_something_else_is_not_gone_on_with(path, lrnr, files, tmp_path):
+    file, part = tmp_path/"maps.npz", tmp_path/"maps.npz.part"
+    interrupted(lrnr, files, file)
+    before, weight = part.read_bytes(), lrnr.model[1][2].weight.data
+    def refuses(says, lrnr, items):
+        with pytest.raises(InputError, match=says): cams(lrnr, items, save=file)
+        assert part.read_bytes() == before and names(tmp_path) == ["maps.npz.part"]
+    refuses("another list of pictures", lrnr, files[:-1])
+    refuses("another list of pictures", lrnr, files[::-1])
+    kept = weight.clone()
+    weight[0, 0] += 1e-6
+    refuses("another model", lrnr, files)
+    weight.copy_(kept)
+    other = Learner(folder_dls(path, size=48, bs=8, num_workers=0), lrnr.model, loss_func=lrnr.loss_func)
+    refuses("another way, as of another size", other, files)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "zeros"])
+def test_a_part_that_did_not_reach_the_disk_is_made_again(damage, tmp_path):
+    "Wherever it is cut, or holds what was never written: what is whole before that stays, and nothing else."
+    maps = np.random.default_rng(0).normal(size=(6, 2, 2, 2)).astype(np.float32)
+    logits, good, about = maps.mean((2, 3)), np.array([1, 1, 0, 1, 1, 1], bool), dict.fromkeys(
+        ("model", "pictures", "preparation"), "x")
+    with MapFile(tmp_path/"maps.npz", about) as out: out.append(maps[:4], logits[:4], good[:4])
+    whole, size = out.part.read_bytes(), out.record.itemsize
+    for at in range(len(whole)-4*size, len(whole), 5):
+        tail = dict(cut=b"", flipped=bytes([whole[at] ^ 1])+whole[at+1:], zeros=bytes(len(whole)-at))[damage]
+        if whole[:at]+tail == whole: continue
+        out.part.write_bytes(whole[:at]+tail)
+        with MapFile(tmp_path/"maps.npz", about) as out:
+            found = whole[:at]+tail
+            differs = next(i for i in range(len(whole)) if i == len(found) or found[i] != whole[i])
+            assert out.n == (differs-(len(whole)-4*size))//size
+            out.append(maps[out.n:], logits[out.n:], good[out.n:])
+            out.finish(good.sum(), logits=logits[good])
+        np.testing.assert_array_equal(MapReader(tmp_path/"maps.npz").maps(2), maps[good])
+        assert names(tmp_path) == ["maps.npz"]
+
+
+def test_a_full_disk_loses_nothing(lrnr, files, tmp_path):
+    "Full while the maps are made, and full when they are put together."
+    file, plain = tmp_path/"maps.npz", cams(lrnr, files)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    interrupted(lrnr, files, file)
+    step = (tmp_path/"maps.npz.part").stat().st_size//3
+    for room in (3*step+100, 6*step, 12*step+1200):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(OSError, match="pictures so far stay in .*maps.npz.part: make room, and call again"):
+                cams(lrnr, files, bs=1, save=file)
+        finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert names(tmp_path) == ["maps.npz.part"]
+    assert_close(cams(lrnr, files, bs=1, save=file).maps, plain.maps, **close)
+
+
+def test_a_name_that_something_else_has_is_not_taken(lrnr, files, tmp_path):
+    thesis, part, pipe = tmp_path/"thesis.docx", tmp_path/"maps.npz.part", tmp_path/"pipe"
+    thesis.write_text("three years")
+    part.write_text("of a machine")
+    os.mkfifo(pipe)
+    for file, says in ((thesis, "holds no maps"), (tmp_path/"maps.npz", "not what cams has left"),
+                       (pipe, "no ordinary file")):
+        with pytest.raises(InputError, match=says) as e: cams(lrnr, files, save=file)
+        assert "\n" not in str(e.value)
+    assert (thesis.read_text(), part.read_text()) == ("three years", "of a machine")
+    assert names(tmp_path) == ["maps.npz.part", "pipe", "thesis.docx"]
 
 
 def misspelt(data):
@@ -530,8 +681,6 @@ def put(file, compress=zipfile.ZIP_STORED, **arrays):
 
 def test_huge_and_encrypted_map_files_are_refused_before_they_are_read(lrnr, files, tmp_path):
     "A few kB that unpack to 8 GB; sizes that the file does not have; encrypted parts; a pipe."
-    import os
-    import resource
     bad, vocab = tmp_path/"bad.npz", list(map(str, lrnr.dls.vocab))
     good = dict(vocab=vocab, maps=np.zeros((2, 2, 3, 3), np.float32), logits=np.zeros((2, 2), np.float32),
                 labels=["", ""], items=["", ""], cells=[8., 0.])

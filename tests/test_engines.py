@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import joblib
@@ -201,6 +203,35 @@ def test_a_cluster_that_does_not_answer_is_one_sentence_in_time():
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(InputError, match="cannot be reached .timed out"):
             with use_workers("dask", address=address, timeout=1): pass
+
+
+def test_tls_without_certificates_is_one_sentence():
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(InputError, match="wants certificates"):
+        with use_workers("dask", address=f"tls://127.0.0.1:{deaf.getsockname()[1]}", timeout=1): pass
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not there")
+@pytest.mark.parametrize("shakes_hands", [False, True])
+def test_a_cluster_on_tls_that_does_not_answer_is_one_sentence_in_time(shakes_hands, tmp_path):
+    "Deaf to the handshake of TLS; and after it, where Dask itself would wait for ever."
+    pytest.importorskip("distributed")
+    import dask
+    cert, key = tmp_path/"cert.pem", tmp_path/"key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"], check=True,
+                   capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    settings = {f"distributed.comm.tls.{k}": str(v) for k, v in (("ca-file", cert), ("client.cert", cert),
+                                                                ("client.key", key))}
+    with socket.create_server(("127.0.0.1", 0)) as deaf, dask.config.set(settings):
+        def shake():
+            with suppress(OSError), context.wrap_socket(deaf.accept()[0], server_side=True) as s:
+                s.recv(1)  # until the other one goes
+        if shakes_hands: threading.Thread(target=shake).start()
+        with pytest.raises(InputError, match="cannot be reached .*timed out"):
+            with use_workers("dask", address=f"tls://127.0.0.1:{deaf.getsockname()[1]}", timeout=1): pass
 
 
 def test_a_cluster_without_workers_is_one_sentence():

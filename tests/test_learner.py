@@ -1412,3 +1412,11 @@ def test_what_is_none_is_no_data():
     with pytest.raises(InputError, match="valid must be a pair"): tensor_learner(x, y, linear(), valid=(x, None))
     with pytest.raises(InputError, match="test_items is None"): lrnr.dls.test_dl(None)
     with pytest.raises(InputError, match="needs targets"): lrnr.dls.test_dl((x, None), with_labels=True)
+
+
+@pytest.mark.parametrize("row", [0, 349_525, 349_526, 699_999])
+def test_a_row_with_nan_is_named_in_data_that_is_looked_at_in_parts(row):
+    x = torch.zeros(700_000, 3)
+    x[row, 2] = math.nan
+    with pytest.raises(InputError, match=f"x has NaN or infinity, first in row {row};"):
+        tensor_learner(x, torch.zeros(700_000, 1), nn.Linear(3, 1))

@@ -69,6 +69,18 @@ def test_two_processes_equal_one(two, name):
         close(o[name], one[name], 1e-4 if name == "by_rows" else 1e-9)
 
 
+@pytest.mark.parametrize("loss", ["weight", "smooth", "ignore", "nll", "share"])
+def test_a_loss_with_weights_of_classes_is_that_of_one_process(two, loss):
+    "Though the rows of one process weigh more than those of the other, or nothing at all."
+    one, both, *_ = two
+    assert np.isfinite(flat(one["weighted"][loss]["weights"])).all()
+    for o in both: close(o["weighted"][loss], one["weighted"][loss])
+
+
+def test_smoothed_labels_of_fastai_with_weights_are_refused(two):
+    for o in two[1]: assert "is no mean that processes can share; use nn.CrossEntropyLoss" in o["smoothed"]
+
+
 def flat(v):
     "A list of lists of all depths as one."
     return [x for o in v for x in flat(o)] if isinstance(v, list) else [v]

@@ -221,3 +221,7 @@ def test_img2dataset_against_the_hostile_server(distributor, output, tmp_path):
     assert (got.label[kept] == want.label[kept]).all()
     assert (got.file[kept].str.rpartition("/")[0] == want.file[kept].str.rpartition("/")[0]).all()
     assert not check_images(tmp_path/"set").problems.astype(bool).any()
+    if importlib.util.find_spec("pyarrow"):  # each URL that failed stands in a parquet, with the reason
+        for url, why in (("/nothing.jpg", "404"), ("/bmw.bmp", "decoding")):
+            assert got.status[web.url(url)] == "failed" and why in got.reason[web.url(url)]
+        assert {*got.index} == {*want.index}
