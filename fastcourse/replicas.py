@@ -6,9 +6,10 @@
 __all__ = ['SuccessRate', 'Replicas', 'train_replicas', 'compare_replicas', 'show_replicas']
 
 # %% ../nbs/04_replicas.ipynb #61d9c2a4
-import math, operator, warnings
+import inspect, math, operator, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from fastai.torch_core import default_device
@@ -16,9 +17,9 @@ from fastcore.meta import delegates
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from .core import InputError, check_number, check_whole, wilson_interval
+from .core import InputError, check_number, check_whole, eval_mode, wilson_interval
 from .engines import run_tasks, worker_count
-from .together import evaluate, find_optimizer, train_starts
+from .stacked import Recipe, train_starts
 
 # %% ../nbs/04_replicas.ipynb #d8d5298a
 class SuccessRate(NamedTuple):
@@ -46,7 +47,9 @@ class Replicas:
         x:Tensor, # Inputs, as in training
     ) -> Tensor: # Outputs, shape (n, …)
         "What every start gives for `x`, in evaluation mode, without gradients."
-        return torch.stack([evaluate(m, x) for m in self.models])
+        def output(model):
+            with eval_mode(model), torch.no_grad(): return model(x)
+        return torch.stack([output(m) for m in self.models])
 
     def success_rate(self,
         threshold:float, # A start succeeds where its last loss is at most this
@@ -88,6 +91,15 @@ def _check_seeds(seeds, n) -> list[int]:
     if not -2**63 <= min(res) <= max(res) < 2**64:
         raise InputError(f"seeds has {max(res, key=abs)}; give numbers of at most 64 bits.")
     return res
+
+def _optimizer(opt) -> Callable:
+    if isinstance(opt, str):
+        opt = {k.lower():o for k,o in vars(torch.optim).items() if inspect.isclass(o)}.get(opt.lower(), opt)
+    kind = getattr(opt, 'func', opt)
+    if not callable(opt) or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
+        raise InputError(f"opt is {opt!r}; give 'adam' or 'sgd', or another torch.optim class whose step needs no "
+                         "closure.")
+    return opt
 
 def _device(device) -> torch.device:
     if device is None: return default_device()
@@ -142,20 +154,17 @@ def _train(makers, x, y, loss_func, n=25, epochs=50, lr=0.1, seeds=None, opt='ad
            progress=True) -> list[Replicas]:
     "What `train_replicas` does, for several settings."
     for make_model in makers: _check(make_model, x, y, loss_func, n, epochs, lr, bs, sched)
-    recipe = dict(epochs=epochs, make_optimizer=find_optimizer(opt), lr=lr, bs=bs, sched=sched)
+    recipe = Recipe(loss_func, epochs, _optimizer(opt), lr, bs, sched, 'starts' if progress else None)
     seeds = _check_seeds(seeds, n)
     index, columns = pd.Index(seeds, name='seed'), pd.RangeIndex(1, epochs+1, name='epoch')
-    every = train_starts(makers, x, y, loss_func, seeds, _device(device), progress, **recipe)
-    res = [Replicas(models, pd.DataFrame(losses, index, columns), alone) for models,losses,alone in every]
+    res = [Replicas(models, pd.DataFrame(losses, index, columns), alone)
+           for models,losses,alone in train_starts(makers, seeds, x, y, recipe, _device(device))]
     for bad in (o.diverged for o in res if o.diverged):
         warnings.warn(f"the last loss of start {', '.join(map(str, bad))} is not finite; the other starts went on as "
                       "usual.", stacklevel=3)
     return res
 
 # %% ../nbs/04_replicas.ipynb #5a85e397
-def _train_setting(make_model, x, y, loss_func, kwargs): # in a worker
-    return train_replicas(make_model, x, y, loss_func, **{**kwargs, 'progress': False})
-
 @delegates(train_replicas)
 def compare_replicas(
     settings:dict[str, Callable[[], nn.Module]], # Label → make_model, as `train_replicas` takes it
@@ -175,8 +184,10 @@ def compare_replicas(
     check_number('threshold', threshold)
     rows = {}
     if worker_count() == 1: every = _train([*settings.values()], x, y, loss_func, **kwargs)
-    else: every = run_tasks(_train_setting, [(make,) for make in settings.values()], x, y, loss_func, kwargs,
-                            desc='settings' if kwargs.get('progress', True) else None)
+    else:
+        train = partial(train_replicas, x=x, y=y, loss_func=loss_func, **{**kwargs, 'progress': False})
+        every = run_tasks(train, [(make,) for make in settings.values()],
+                          desc='settings' if kwargs.get('progress', True) else None)
     for label,res in zip(settings, every):
         rate = res.success_rate(threshold)
         rows[label] = dict(ok=rate.ok, n=rate.n, rate=rate.rate, low=rate.low, high=rate.high,
@@ -188,7 +199,8 @@ def _hidden_and_P(model, x) -> tuple[Tensor|None, Tensor]:
     "What goes into the last Linear of `model` (None without one), and probabilities (or the single output), as rows."
     heard, linears = [], [m for m in model.modules() if isinstance(m, nn.Linear)]
     hook = linears[-1].register_forward_pre_hook(lambda m, args: heard.append(args[0])) if linears else None
-    try: out = evaluate(model, x)
+    try:
+        with eval_mode(model), torch.no_grad(): out = model(x)
     finally:
         if hook: hook.remove()
     if not isinstance(out, Tensor) or not out.dim():

@@ -9,7 +9,6 @@ import os
 import pickle
 import random
 import warnings
-from contextlib import contextmanager
 from functools import partial
 
 import joblib
@@ -25,7 +24,7 @@ from scipy.stats import binomtest
 from torch import nn
 from torch.nn.utils import prune
 
-from fastcourse import stacked, together as module
+from fastcourse import stacked
 from fastcourse.core import InputError, wilson_interval
 from fastcourse.nets import Bump, SeqNet, SteepSigmoid, mlp
 from fastcourse.replicas import Replicas, SuccessRate, compare_replicas, show_replicas, train_replicas
@@ -473,6 +472,14 @@ def test_what_cannot_be_stacked_says_so_and_trains_alone(make_model, why):
         torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=1e-4, atol=1e-6)
 
 
+def test_sparse_gradients_are_trained_alone():
+    def make(): return nn.Sequential(nn.Embedding(6, 4, sparse=True), nn.Linear(4, 6))
+    with pytest.warns(UserWarning, match="sparse gradients"):
+        res = train_replicas(make, codes6[:-1], codes6[1:], CE, n=2, epochs=4, opt="sgd")
+    losses = alone(make, codes6[:-1], codes6[1:], CE, range(2), 4, opt="sgd")[1]
+    np.testing.assert_allclose(res.losses, losses, rtol=1e-5)
+
+
 def test_alone_over_processes():
     def make(): return nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 1))
     with warnings.catch_warnings():
@@ -488,21 +495,22 @@ def test_alone_over_processes():
 def test_several_stacks_where_memory_is_short(name, monkeypatch):
     make_model, x, y, loss_func = FEED_FORWARD[name]
     whole = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
-    probe, stacks = module._probe, []
-    monkeypatch.setattr(module, "_probe", lambda *args: probe(*args)._replace(bytes=module._LARGE//3))
-    monkeypatch.setattr(module, "Stack", lambda models,
-                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    probe, stack, stacks = stacked._probe, stacked._Stack, []
+    monkeypatch.setattr(stacked, "_probe", lambda *args: (probe(*args)[0], stacked._MEMORY//3))
+    monkeypatch.setattr(stacked, "_Stack", lambda models: stacks.append(len(models)) or stack(models))
     parts = train_replicas(make_model, x, y, loss_func, n=7, epochs=5, device="cpu")
-    assert stacks == [1, 3, 3] and parts.alone == ""
+    assert stacks == [3, 3, 1] and parts.alone == ""
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-5)
 
 
 def test_distinct_rows():
     x, y = torch.tensor([2, 0, 2, 0, 1, 2, 0, 2]), torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])
-    xs, ys, counts = stacked.distinct(x, y)
-    assert sorted(zip(xs.tolist(), ys.tolist(), counts.tolist())) == [(0, 1, 3), (1, 0, 1), (2, 0, 4)]
+    places, counts, kinds = stacked._distinct(x, y)
+    rows = zip(x[places].tolist(), y[places].tolist(), counts.tolist())
+    assert sorted(rows) == [(0, 1, 3), (1, 0, 1), (2, 0, 4)]
+    assert torch.equal(x[places][kinds], x) and torch.equal(y[places][kinds], y)
     for a, b in ((x, y[:-1]), (torch.arange(8), y), (x, torch.tensor(1)), (torch.full((8,), math.nan), y)):
-        assert stacked.distinct(a, b) is None
+        assert stacked._distinct(a, b) is None
 
 
 def test_a_same_start_for_all_is_reported():
@@ -586,8 +594,8 @@ GOOD = dict(make_model=lambda: mlp(5, 2, 1), x=x5, y=yr, loss_func=MSE, n=3, epo
     (dict(x=x5.numpy()), "x is of type ndarray"), (dict(x=x5[:0]), "empty"), (dict(y=[1.]), "y is of type list"),
     (dict(y=yr[:-1]), r"y of shape \(39, 1\)"), (dict(y=yr[:, 0]), r"y of shape \(40,\)"),
     (dict(loss_func=nn.NLLLoss()), "loss_func cannot compare"), (dict(loss_func="mse"), "loss_func is 'mse'"),
-    (dict(loss_func=nn.MSELoss(reduction="sum")), "reduction='sum'"),
-    (dict(loss_func=nn.MSELoss(reduction="none")), "reduction='none'"),
+    (dict(loss_func=nn.MSELoss(reduction="sum")), "no mean"),
+    (dict(loss_func=nn.MSELoss(reduction="none")), "instead of one number"),
     (dict(loss_func=lambda a, b: F.mse_loss(a, b, reduction="sum")), "no mean"),
     (dict(loss_func=lambda a, b: (a-b)**2), "instead of one number"),
     (dict(loss_func=lambda a, b: 0.5), "float instead of one number"),
@@ -667,32 +675,6 @@ def test_on_a_gpu(name):
     there = train_replicas(make_model, x, y, loss_func, n=4, epochs=12, lr=0.05, device="cpu")
     assert res.alone == "" and next(res.models[0].parameters()).device == x.device
     np.testing.assert_allclose(res.losses, there.losses, rtol=1e-3)
-
-
-class PretendedGraph:
-    "A CUDA graph of a step that has no work on a GPU."
-    replays = 0
-    def replay(self): PretendedGraph.replays += 1
-
-
-@contextmanager
-def capture(graph, stream, works=True):
-    yield
-    if not works: raise RuntimeError("operation not permitted when stream is capturing")
-
-
-@pytest.mark.parametrize("works", [True, False])
-def test_a_step_goes_on_plainly_where_it_cannot_be_captured(works, monkeypatch):
-    calls = []
-    def step(x, y): return calls.append(1) or torch.tensor(float(len(calls)))
-    monkeypatch.setattr(PretendedGraph, "replays", 0)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", PretendedGraph)
-    monkeypatch.setattr(torch.cuda, "graph", partial(capture, works=works))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
-    replay = module._replayed(step)
-    losses = [replay(None, None).item() for _ in range(7)]
-    assert losses == ([1, 2, 3, 4, 4, 4, 4] if works else [1, 2, 3, 5, 6, 7, 8])
-    assert PretendedGraph.replays == (4 if works else 0)
 
 
 # What was silently wrong before: each is trained alone now, says why, and has the losses of the nested loop.
@@ -780,14 +762,14 @@ def test_threads_of_the_user_wait_for_each_other():
 
 
 def test_an_error_of_our_own_is_no_slow_path(monkeypatch):
-    def broken(func, input, *args): raise KeyError("a bug")
-    monkeypatch.setitem(stacked._RULES, F.linear, broken)
-    with pytest.raises(KeyError, match="a bug"): train_replicas(lambda: mlp(5, 4, 1), x5, yr, MSE, n=2, epochs=2)
+    def broken(*args): raise KeyError("a bug")
+    monkeypatch.setattr(stacked, "recurrent", broken)
+    with pytest.raises(KeyError, match="a bug"): train_replicas(head(nn.RNN), seq, seq_y, CE, n=2, epochs=2)
 
 
 @pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU", "tanh", "sigmoid", "embedding"])
 def test_settings_of_different_width_are_one_stack(name, monkeypatch):
-    sizes, stacks = (2, 5, 3), []
+    sizes, stack, stacks = (2, 5, 3), stacked._Stack, []
     x, y = (seq, seq_y) if name.isupper() else (codes6[:-1], codes6[1:]) if name == "embedding" else (x5, y3)
     def make(h):
         if name.isupper(): net = SeqNet(getattr(nn, name)(4, h), nn.Linear(h, 3))
@@ -795,8 +777,7 @@ def test_settings_of_different_width_are_one_stack(name, monkeypatch):
         else: net = mlp(5, h, 2*h, 3, act=nn.Tanh if name == "tanh" else nn.Sigmoid)
         return net.double()
     x, = to(torch.float64, x)
-    monkeypatch.setattr(module, "Stack", lambda models,
-                        *args: stacks.append(len(models)) or stacked.Stack(models, *args))
+    monkeypatch.setattr(stacked, "_Stack", lambda models: stacks.append(len(models)) or stack(models))
     table = compare_replicas({h: partial(make, h) for h in sizes}, x, y, CE, 0.5, n=4, epochs=30, lr=0.05, opt="AdamW")
     assert set(stacks) == {12}
     for h in sizes:

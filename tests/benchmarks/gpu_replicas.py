@@ -1,15 +1,13 @@
 """25 starts together on a GPU against the nested loop there, and their losses against the CPU's: gpu_replicas.py
 
 Run as `python tests/benchmarks/gpu_replicas.py`; it needs a GPU and about a minute, and prints one line of JSON.
-`graph` is the usual way (an epoch is one CUDA graph), `plain` the same without the graph, `nested` one start after
-another (1 start, times 25); in seconds for EPOCHS epochs, medians of runs in turn. `captured` says whether there was a
-graph, `apart` how far the losses of 20 epochs in float64 are from those on the CPU.
+`together` and `nested` (one start after another; 1 start, times 25) are seconds for EPOCHS epochs, medians of runs in
+turn. `apart` says how far the losses of 20 epochs in float64 are from those on the CPU.
 """
 import json
 import statistics
 import sys
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from fastai.torch_core import default_device
@@ -24,23 +22,6 @@ NETS = {"RNN(4,3), 599 steps": (partial(net, nn.RNN, 3), *one_hot(states)),
         "LSTM(4,16), 149 steps": (partial(net, nn.LSTM, 16), *one_hot(coin)),
         "GRU(4,16), 149 steps": (partial(net, nn.GRU, 16), *one_hot(coin)),
         "Embedding-Tanh-Linear, 399 rows": (embedding, letters[:-1], letters[1:])}
-problems, replays = [], []  # what went wrong in a capture; one entry for each graph that was played
-
-
-class Watched(torch.cuda.graph):
-    "A capture that tells why it failed."
-    def __exit__(self, kind, error, trace):
-        if error: problems.append(f"inside: {kind.__name__}: {error}"[:400])
-        try: super().__exit__(kind, error, trace)
-        except RuntimeError as e:
-            problems.append(f"at the end: {e}"[:400])
-            raise
-
-
-class Counted(torch.cuda.CUDAGraph):
-    def replay(self):
-        replays.append(1)
-        super().replay()
 
 
 def together(name, epochs=EPOCHS, **kwargs):
@@ -48,10 +29,6 @@ def together(name, epochs=EPOCHS, **kwargs):
     res = train_replicas(make_model, x, y, loss_func, n=STARTS, epochs=epochs, progress=False, **kwargs)
     torch.cuda.synchronize()
     return res
-
-
-def plain(name):
-    with patch("fastcourse.together._replayed", lambda step: step): together(name)
 
 
 def nested(name):
@@ -69,29 +46,25 @@ def apart(name):
 
 
 def measure(name):
-    ways, times = {"graph": together, "plain": plain, "nested": nested}, {}
+    ways, times = {"together": together, "nested": nested}, {}
     for i in range(RUNS + 1):
         for k, f in [*ways.items()][::1 if i % 2 else -1]:
             s = seconds(partial(f, name))
             if i: times.setdefault(k, []).append(s)  # the first round is not counted
     t = {k: statistics.median(o)*(STARTS if k == "nested" else 1) for k, o in times.items()}
     difference, alone = apart(name)
-    before = len(replays)
-    together(name)
-    return {**{k: round(s, 4) for k, s in t.items()}, "times_as_fast": round(t["nested"]/t["graph"], 1),
-            "times_as_fast_plain": round(t["nested"]/t["plain"], 1), "captured": len(replays) > before,
+    return {**{k: round(s, 4) for k, s in t.items()}, "times_as_fast": round(t["nested"]/t["together"], 1),
             "apart": difference, "agrees": difference < 1e-9, **({"alone": alone} if alone else {})}
 
 
 def main():
     if not torch.cuda.is_available(): sys.exit("no GPU here")
     res = {"machine": machine(), "starts": STARTS, "epochs": EPOCHS}
-    with patch("torch.cuda.graph", Watched), patch("torch.cuda.CUDAGraph", Counted):
-        for name in NETS:
-            try: res[name] = measure(name)
-            except Exception as e: res[name] = f"{type(e).__name__}: {e}"[:600]  # the other rows go on
+    for name in NETS:
+        try: res[name] = measure(name)
+        except Exception as e: res[name] = f"{type(e).__name__}: {e}"[:600]  # the other rows go on
     res["peak_MiB"] = torch.cuda.max_memory_allocated() >> 20
-    print(json.dumps({**res, "problems": sorted(set(problems))}))
+    print(json.dumps(res))
 
 
 if __name__ == "__main__": main()
