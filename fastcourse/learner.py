@@ -294,17 +294,17 @@ class QuickRecorder(_Quick, Recorder):
 
 # %% ../nbs/02_learner.ipynb #2d883a3e
 _pause = 0.2 # seconds between two drawings of a bar
-_few = 20    # epochs that all get a line; a longer fit gets about so many lines
 
 class QuietProgress(_Quick, ProgressCallback):
     """fastai's table and bars, drawn five times a second at most, and no bars where the output is no terminal.
 
-    Up to 20 epochs each have a line, as in fastai. A longer fit shows the first, the last, and about 20 between."""
+    Each epoch has a line, as in fastai. Where the learner has `most_lines` and the fit is longer, the first, the last,
+    and about so many between."""
     name = 'progress'
     def before_fit(self):
         learn = self.learn
         self.pbar,self.mbar,self.held,self.fresh = None,None,None,True
-        self.every = math.ceil(learn.n_epoch/_few)
+        self.every = math.ceil(learn.n_epoch/most) if (most := getattr(learn, 'most_lines', None)) else 1
         self.due = time.monotonic()+_pause if is_terminal() else math.inf
         if learn.create_mbar:
             with nullcontext() if is_terminal() else redirect_stdout(io.StringIO()): # it tries to print a █
@@ -385,6 +385,7 @@ class QuickLearner(DataLearner):
 
     Who answers an event is looked up again after `add_cb` and `remove_cb`, and at the start of each fit."""
     validates = True # after this epoch
+    most_lines = None # of the table of a fit; None: each epoch has one
     fused = False # fastai's Adam in one pass over the numbers, which rounds in another place?
     @wraps(Learner.__init__)
     def __init__(self, *args, **kwargs):
@@ -492,6 +493,7 @@ class QuickLearner(DataLearner):
 class TensorLearner(QuickLearner):
     "The `Learner` that `tensor_learner` makes."
     new_data = 'tensor_learner(x, y, lrnr.model) makes one with data'
+    most_lines = 20
     def __init__(self,
         dls:TensorDataLoaders, # Training and validation data
         *args, # What fastai's `Learner` takes
