@@ -2,7 +2,7 @@
 # make test         install, then the notebooks and the tests that stay in one process
 # make test-all     every test: also those that start programs, such as kernels, browsers and terminals
 # make test-long    the same with what takes long: hypothesis runs free, the lessons also in nbdev's shell
-# make test-cpus    every test on the instruction sets and thread counts that this machine can play
+# make test-cpus    what a processor can change, on the instruction sets and thread counts that this machine can play
 # make test-lowest  every test with the lowest versions that setup.cfg admits
 PYTHON ?= python3
 VENV := .venv
