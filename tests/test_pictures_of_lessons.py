@@ -14,8 +14,8 @@ from fastcourse.data import bent_line, codes, greetings, letters, logit_step, ne
 from fastcourse.diagram import draw_network
 from fastcourse.inside import equations, layer_outputs
 from fastcourse.nets import Bump, SeqNet, mlp
-from fastcourse.plots import label_lines, okabe_ito, show_fit, show_layers, show_matrix
-from fastcourse.replicas import show_replicas, train_replicas
+from fastcourse.plots import label_lines, okabe_ito, show_fit, show_layers, show_matrix, show_replicas
+from fastcourse.replicas import train_replicas
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,8 @@ from torch.nn.utils import prune
 from fastcourse import stacked
 from fastcourse.core import InputError, wilson_interval
 from fastcourse.nets import Bump, SeqNet, SteepSigmoid, mlp
-from fastcourse.replicas import Replicas, SuccessRate, compare_replicas, show_replicas, train_replicas
+from fastcourse.plots import show_replicas
+from fastcourse.replicas import Replicas, SuccessRate, compare_replicas, train_replicas
 
 CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()
 OPT = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
