@@ -20,42 +20,42 @@ def _factor(m, N): # of N rows, m (R, K, J) → the same numbers
 class _Loop:
     "What all kinds share: z (L, R, N, G), h0 (R, N, H), w (R, G, H), b (R, G) → states (L, R, N, H)."
     def __init__(self, z, h0):
-        self.sum, self.d = z.new_empty(z.shape), z.new_empty(z.shape) # d: the gradient of the sum
         self.hs, self.dh = self.room(z, h0, 1), self.room(z, h0, 1)
+        self.sum, self.d = self.place(z), z.new_empty(z.shape) # d: the gradient of the sum
         self.gates = self.sum.chunk(z.shape[-1]//h0.shape[-1], -1)
         self.d_gates = self.d.unflatten(-1, (len(self.gates), -1))
         self.there = _steps(self.sum, self.hs[:-1], *self.parts(z, h0))
         self.back = _steps(self.d, self.dh[:-1], *self.back_parts())[::-1]
 
     def room(self, z, h0, more=0): return h0.new_empty(len(z)+more, *h0.shape)
+    def place(self, z): return z.new_empty(z.shape)
     def start(self, z, b): torch.add(z, b, out=self.sum)
 
     def forward(self, z, h0, w, b):
-        self.w, self.hs[0], wt = w, h0, _factor(w.mT, h0.shape[1])
+        self.w, self.hs[0], self.wt = w, h0, _factor(w.mT, h0.shape[1])
         self.start(z, b[:,None])
-        for total,before,*parts in self.there: self.step(total.baddbmm_(before, wt), *parts)
+        for views in self.there: self.step(*views)
         return self.hs[1:]
 
     def backward(self, g):
         self.dh[1:], self.dh[0] = g, 0
         self.factors()
-        w = _factor(self.w, g.shape[2])
-        for d,before,*parts in self.back:
-            self.step_back(*parts)
-            before.baddbmm_(d, w)
+        self.w = _factor(self.w, g.shape[2])
+        for views in self.back: self.step_back(*views)
         return self.d, self.dh[0], torch.einsum('lrng,lrnh->rgh', self.d, self.hs[:-1]), self.d.sum((0, 2))
 
 # %% ../nbs/04_recurrent.ipynb #1e022035
 class _RNN(_Loop):
-    def parts(self, z, h0): return self.hs[1:],
-    def step(self, total, h): torch.tanh(total, out=h)
+    def place(self, z): return self.hs[1:]
+    def parts(self, z, h0): return ()
+    def step(self, h, before): h.baddbmm_(before, self.wt).tanh_()
 
-    def back_parts(self): return self.d, self.dh[1:]
+    def back_parts(self): return self.dh[1:],
     def factors(self): torch.addcmul(self.hs.new_ones(()), self.hs[1:], self.hs[1:], value=-1, out=self.d)
-    def step_back(self, d, dh): d.mul_(dh)
+    def step_back(self, d, before, dh): before.baddbmm_(d.mul_(dh), self.w)
 
 class _ReluRNN(_RNN):
-    def step(self, total, h): torch.clamp(total, min=0, out=h)
+    def step(self, h, before): h.baddbmm_(before, self.wt).relu_()
     def factors(self): self.d.copy_(self.hs[1:] > 0)
 
 # %% ../nbs/04_recurrent.ipynb #d3c8d304
@@ -68,7 +68,8 @@ class _LSTM(_Loop):
         self.cs[0] = c0
         return super().forward(z, h0, w, b), self.cs[-1].clone()
 
-    def step(self, total, i, f, before_g, o, g, tc, c_before, c, h):
+    def step(self, total, before, i, f, before_g, o, g, tc, c_before, c, h):
+        total.baddbmm_(before, self.wt)
         torch.tanh(before_g, out=g)
         total.sigmoid_() # the place of g, too, which nobody reads again
         torch.mul(f, c_before, out=c).addcmul_(i, g)
@@ -82,11 +83,12 @@ class _LSTM(_Loop):
         torch.cat((g*i*(1-i), self.cs[:-1]*f*(1-f), i*(1-g*g), tc*o*(1-o)), -1, out=self.d)
         torch.mul(o, 1-tc*tc, out=self.to_c)
 
-    def step_back(self, d_ifg, d_o, to_c, f, dh):
+    def step_back(self, d, before, d_ifg, d_o, to_c, f, dh):
         self.dc.addcmul_(dh, to_c)
         d_ifg.mul_(self.dcs)
         d_o.mul_(dh)
         self.dc.mul_(f)
+        before.baddbmm_(d, self.w)
 
     def backward(self, gh, gc):
         self.dc = gc.clone()
@@ -97,7 +99,7 @@ class _LSTM(_Loop):
 class _GRU(_Loop):
     def parts(self, z, h0): # z as r, u, n
         self.n = self.room(z, h0)
-        return self.sum[...,:2*h0.shape[-1]], *self.gates, self.n, self.hs[:-1], self.hs[1:]
+        return self.sum[...,:2*h0.shape[-1]], *self.gates, self.n, self.hs[1:]
 
     def start(self, z, b):
         H = self.n.shape[-1]
@@ -105,21 +107,22 @@ class _GRU(_Loop):
         self.sum[...,:2*H] += z[...,:2*H]
         self.n.copy_(z[...,2*H:])
 
-    def step(self, total, ru, r, u, p, n, before, h):
+    def step(self, total, before, ru, r, u, p, n, h):
+        total.baddbmm_(before, self.wt)
         ru.sigmoid_()
         n.addcmul_(r, p).tanh_()
         torch.lerp(n, before, u, out=h)
 
-    def back_parts(self): return self.d_gates, self.gates[1], self.dh[1:], self.dh[1:].unsqueeze(-2), self.dh[:-1]
+    def back_parts(self): return self.d_gates, self.gates[1], self.dh[1:], self.dh[1:].unsqueeze(-2)
 
     def factors(self):
         (r, u, p), n = self.gates, self.n
         self.to_n = (1-u)*(1-n*n)
         torch.cat((self.to_n*p*r*(1-r), (self.hs[:-1]-n)*u*(1-u), self.to_n*r), -1, out=self.d)
 
-    def step_back(self, d, u, dh, dhs, before):
-        d.mul_(dhs)
-        before.addcmul_(dh, u)
+    def step_back(self, d, before, d_gates, u, dh, dhs):
+        d_gates.mul_(dhs)
+        before.addcmul_(dh, u).baddbmm_(d, self.w)
 
     def backward(self, g):
         d, *others = super().backward(g)
