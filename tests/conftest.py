@@ -15,6 +15,9 @@ if Path(getattr(sys.modules.get("sitecustomize"), "__file__", "") or "").parent 
     sys.modules.pop("sitecustomize", None)
     import sitecustomize  # noqa: F401
 
+# jsonschema, which nbformat loads, would build 38 grammars with it in every process: 6 s, and no notebook has such an address
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
