@@ -15,7 +15,7 @@ if Path(getattr(sys.modules.get("sitecustomize"), "__file__", "") or "").parent 
     sys.modules.pop("sitecustomize", None)
     import sitecustomize  # noqa: F401
 
-# jsonschema, which nbformat loads, would build 38 parsers with it: a second a process, for addresses that no notebook has
+# With it jsonschema, which nbformat loads, builds 38 parsers: a second a process, for addresses that no notebook has
 sys.modules.setdefault("rfc3987_syntax", None)
 
 import pytest  # noqa: E402
