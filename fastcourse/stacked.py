@@ -68,7 +68,7 @@ def _is_cross_entropy(loss_func, y) -> bool: # the plain one, of rows and classe
 
 def _cross_entropy(out, y, counts, ignore): # out (R, n, C), y (n,) → mean over each start's own rows
     counted = ((y != ignore)*(1 if counts is None else counts)).to(out)
-    shares = F.one_hot(y.where(y != ignore, 0), out.shape[2])*(counted/counted.sum())[:,None]
+    shares = F.one_hot(y.where(y != ignore, 0).long(), out.shape[2])*(counted/counted.sum())[:,None]
     return -(out.mT.log_softmax(1)*shares.T).sum((1, 2)) # twice as fast as F.cross_entropy, which cannot weigh rows
 
 # %% ../nbs/04_stacked.ipynb #17312e19

@@ -80,6 +80,33 @@ class Made(nn.Module):
     def forward(self, x): return self._forward(self, x)
 
 
+def letters_and_gaps(dtype, left_out):
+    "Four letters over and over, and what follows each; what follows the second is left out of the loss."
+    x = torch.arange(4).repeat(20)
+    return x, torch.where(x == 1, left_out, (x+1) % 4).to(dtype)
+
+
+@pytest.mark.parametrize("dtype, left_out", [(torch.long, -100), (torch.long, 1), (torch.uint8, 255)])
+@pytest.mark.parametrize("every_row", [False, True], ids=["rows repeat", "rows differ"])
+def test_codes_of_classes(dtype, left_out, every_row):
+    x, y = letters_and_gaps(dtype, left_out)
+    if every_row: x = torch.stack((x/3, torch.linspace(-1, 1, 80)), 1)
+    def make(): return nn.Sequential(nn.Linear(2, 3) if every_row else nn.Embedding(4, 3), nn.Tanh(), nn.Linear(3, 4))
+    assert_as_alone(make, x, y, nn.CrossEntropyLoss(ignore_index=left_out), torch.float64, 20, 1e-9)
+
+
+def test_a_class_that_the_model_rules_out():
+    x, y = letters_and_gaps(torch.long, -100)
+    def make():
+        return Made(lambda m, x: m.linear(m.embedding(x))+torch.tensor([0, 0, -torch.inf, 0, 0]),
+                    embedding=nn.Embedding(4, 3), linear=nn.Linear(3, 5))
+    y = torch.where(y == 2, 4, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        res = train_replicas(make, x, y, nn.CrossEntropyLoss(), n=2, epochs=5, lr=0.1)
+    np.testing.assert_allclose(res.losses, alone(make, x, y, nn.CrossEntropyLoss(), range(2), 5)[1], rtol=1e-5)
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
