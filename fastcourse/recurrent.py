@@ -28,7 +28,7 @@ class _Loop:
         self.back = _steps(self.d, self.dh[:-1], *self.back_parts())[::-1]
 
     def room(self, z, h0, more=0): return h0.new_empty(len(z)+more, *h0.shape)
-    def place(self, z): return z.new_empty(z.shape)
+    def place(self, z): return z.new_empty(z.shape) # of the sums
     def start(self, z, b): torch.add(z, b, out=self.sum)
 
     def forward(self, z, h0, w, b):
@@ -46,7 +46,7 @@ class _Loop:
 
 # %% ../nbs/04_recurrent.ipynb #1e022035
 class _RNN(_Loop):
-    def place(self, z): return self.hs[1:]
+    def place(self, z): return self.hs[1:] # nobody reads a sum again
     def parts(self, z, h0): return ()
     def step(self, h, before): h.baddbmm_(before, self.wt).tanh_()
 
