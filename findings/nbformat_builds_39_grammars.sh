@@ -2,7 +2,7 @@
 # nbformat 5.10.4 and jsonschema 4.26.0 on Python 3.11, with and without rfc3987-syntax 1.1.0.
 #
 # Behaviour: `import nbformat` takes many times as long once rfc3987-syntax is installed, which JupyterLab brings along (it
-# asks for jsonschema[format-nongpl]). nbformat imports jsonschema; that imports rfc3987-syntax, if it is there, to check
+# asks for jsonschema[format-nongpl], through jupyter_events). nbformat imports jsonschema; that imports rfc3987-syntax, if it is there, to check
 # addresses (IRIs); and that builds 38 parsers of lark while it is imported, one for each rule of RFC 3987. A notebook's
 # schema has no field of that format, so none of them is ever asked. Every process that opens a notebook pays: nbclient,
 # nbconvert, papermill.
